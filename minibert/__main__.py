@@ -1,0 +1,5 @@
+"""`python -m minibert` is the same as `minibert`."""
+
+from .cli import app
+
+app(prog_name="minibert")

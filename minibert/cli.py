@@ -1,0 +1,299 @@
+"""The command line: parse, call, print. No logic, and nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import __version__
+from .errors import MiniBertError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="A BERT/RoBERTa encoder written by hand: fine-tune published weights on a table, and see how well it does.",
+)
+weights_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="List, fetch and verify published weights."
+)
+app.add_typer(weights_app, name="weights")
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+Separator = Annotated[str, typer.Option(help="Between columns; by the file's name if absent.")]
+Encoding = Annotated[str, typer.Option(help="Of the file: utf-8, utf-16, cp1252, latin-1.")]
+
+
+def verb(command: Callable[..., int | None]) -> Callable[..., None]:
+    """Turn our errors into one message and their exit code; with --debug let them through."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **options: Any) -> None:
+        debug = options.get("debug", False)
+        try:
+            code = command(*args, **options)
+        except MiniBertError as problem:
+            if debug:
+                raise
+            print(f"minibert: {problem}", file=sys.stderr)
+            code = problem.exit_code
+        except KeyboardInterrupt:
+            print("minibert: interrupted", file=sys.stderr)
+            code = 130
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        raise typer.Exit(code or 0)
+
+    return wrapped
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        print(f"minibert {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options that every verb has."""
+
+
+@app.command(
+    epilog="Examples:  minibert run reuters8   |   minibert run worry.toml --out runs/w1 --set train.epochs=5"
+)
+@verb
+def run(
+    spec: Annotated[str, typer.Argument(help="A spec file (.toml), or the name of a shipped task.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME if absent.")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a key: train.epochs=3. May be repeated.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier run in this folder.")
+    ] = False,
+    debug: Debug = False,
+) -> int:
+    """Fine-tune, test, compare with a baseline, and write the report."""
+    from . import catalogue, spec as specs
+
+    task = specs.load(catalogue.locate_task(spec), overrides(set))
+    from .run import run as run_task
+
+    outcome = run_task(task, out or Path("runs") / task.task.name, overwrite=overwrite)
+    if outcome.status == "completed":
+        from .report import headline
+
+        print(headline(outcome.folder))
+    return outcome.exit_code
+
+
+def overrides(pairs: list[str] | None) -> dict[str, str]:
+    """--set key=value, as a dict."""
+    from .errors import ConfigError
+
+    wrong = [p for p in pairs or [] if "=" not in p]
+    if wrong:
+        raise ConfigError(f"--set {wrong[0]}: write it as table.key=value, for example train.epochs=3")
+    return dict(p.split("=", 1) for p in pairs or [])
+
+
+@app.command(
+    epilog="Examples:  minibert check reuters8   |   minibert check data.csv --text text --label topic"
+)
+@verb
+def check(
+    source: Annotated[str, typer.Argument(help="A spec, a shipped task's name, or a table.")],
+    text: Annotated[str, typer.Option(help="Column of the text, for a table.")] = "",
+    label: Annotated[str, typer.Option(help="Column of the label, for a table.")] = "",
+    separator: Separator = "",
+    encoding: Encoding = "utf-8",
+    debug: Debug = False,
+) -> int:
+    """Look at the data before any training: empty texts, duplicates, labels, lengths, encoding."""
+    from . import catalogue
+    from . import check as checks
+
+    if Path(source).suffix == ".toml" or source in catalogue.tasks():
+        from . import spec as specs
+        from .tokenize import Tokenizer
+
+        task = specs.load(catalogue.locate_task(source))
+        tokenizer = Tokenizer.from_folder(catalogue.locate_weights(task.model.weights))
+        found = checks.check_spec(task, lambda word: catalogue.locate_data(word, task.folder), tokenizer)
+    else:
+        found = checks.check_table(
+            source, text or None, label or None, separator=separator, encoding=encoding
+        )
+    print(found.text())
+    return 2 if found.errors else 0
+
+
+@app.command(epilog="Example:  minibert init data.csv > task.toml")
+@verb
+def init(
+    table: Annotated[Path, typer.Argument(help="A CSV, TSV, JSONL, Parquet or .xlsx file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Write the spec to this file instead of printing it.")
+    ] = None,
+    separator: Separator = "",
+    encoding: Annotated[
+        str, typer.Option(help="Of the file; recognised and written into the spec if absent.")
+    ] = "",
+    debug: Debug = False,
+) -> None:
+    """Propose a commented spec for a table, to be edited rather than written."""
+    from .propose import propose
+
+    text = propose(table, separator=separator, encoding=encoding)
+    if out is None:
+        print(text, end="")
+        return
+    from .errors import ConfigError
+    from .system import write_text
+
+    if out.exists():
+        raise ConfigError(f"{out} exists and is left as it is", "Name another file with --out.")
+    write_text(out, text)
+    print(f"{out} written; read it, edit it, then: minibert run {out}", file=sys.stderr)
+
+
+@app.command(epilog="Example:  minibert predict runs/reuters8 --input new.csv --output answers.csv")
+@verb
+def predict(
+    source: Annotated[str, typer.Argument(help="A run folder, or a fine-tuned model.")],
+    input: Annotated[Path, typer.Option(help="The table to predict.")],
+    output: Annotated[Path, typer.Option(help="Where the answers go: .csv or .tsv.")],
+    column: Annotated[str, typer.Option(help="Column of the text; the run's own if absent.")] = "",
+    pair: Annotated[str, typer.Option(help="Column of the second text; the run's own if absent.")] = "",
+    separator: Separator = "",
+    encoding: Annotated[str, typer.Option(help="Of the file; the run's own if absent.")] = "",
+    excel_safe: Annotated[
+        bool, typer.Option("--excel-safe", help="Defuse cells that a spreadsheet would run.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Predict the rows of a table: its columns and order stay, label and probabilities are added."""
+    from .predict import predict_file
+
+    rows = predict_file(
+        source,
+        input,
+        output,
+        column=column,
+        pair=pair,
+        separator=separator,
+        encoding=encoding,
+        excel_safe=excel_safe,
+    )
+    print(f"{output}: {rows:,} rows", file=sys.stderr)
+
+
+@app.command(
+    epilog="Example:  minibert embed all-MiniLM-L6-v2 --input data.csv --column text --output vectors.npy"
+)
+@verb
+def embed(
+    model: Annotated[str, typer.Argument(help="A catalogue name, a folder, or a hub id.")],
+    input: Annotated[Path, typer.Option(help="The table whose texts are embedded.")],
+    output: Annotated[Path, typer.Option(help="An .npy file: a float32 row for each row of the table.")],
+    column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    pooling: Annotated[str, typer.Option(help="mean or cls, where no file beside the weights says it.")] = "",
+    separator: Separator = "",
+    encoding: Encoding = "utf-8",
+    debug: Debug = False,
+) -> None:
+    """Turn each text into one vector."""
+    from .predict import embed_file
+
+    rows, width = embed_file(
+        model, input, output, column=column, pooling=pooling or None, separator=separator, encoding=encoding
+    )
+    print(f"{output}: {rows:,} x {width} float32", file=sys.stderr)
+
+
+@app.command(epilog="Example:  minibert verify all-MiniLM-L6-v2")
+@verb
+def verify(
+    model: Annotated[str, typer.Argument(help="A catalogue name, a folder, or a hub id.")],
+    kernel: Annotated[str, typer.Option(help="The attention kernel to verify.")] = "auto",
+    debug: Debug = False,
+) -> int:
+    """Hold our forward pass against the reference: embeddings, each block, pooler, logits."""
+    from .verify import verify as climb
+
+    ladder = climb(model, kernel)
+    print(ladder)
+    return 0 if ladder.holds else 1
+
+
+@weights_app.command("list")
+@verb
+def weights_list(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """What the catalogue holds, and what of it is on this machine."""
+    import dataclasses
+
+    from . import catalogue
+
+    rows = [dataclasses.asdict(row) for row in catalogue.describe()]
+    if as_json:
+        print(json.dumps(rows, indent=2, default=str))
+        return
+    print(table_text(rows))
+
+
+@weights_app.command("fetch", epilog="Example:  minibert weights fetch all-MiniLM-L6-v2")
+@verb
+def weights_fetch(
+    name: Annotated[str, typer.Argument(help="A catalogue name or a hub id.")],
+    debug: Debug = False,
+) -> None:
+    """Fetch and verify published weights; print the folder."""
+    from . import catalogue
+
+    print(catalogue.locate_weights(name))
+
+
+@weights_app.command("verify", epilog="Example:  minibert weights verify all-MiniLM-L6-v2")
+@verb
+def weights_verify(
+    name: Annotated[str, typer.Argument(help="A catalogue name.")],
+    debug: Debug = False,
+) -> int:
+    """Hash the files that are on this machine, and compare with the catalogue."""
+    from . import catalogue
+    from .errors import WeightsError, nearest
+
+    known = catalogue.weights()
+    if name not in known:
+        raise WeightsError(f"{name!r} is not in weights/catalogue.toml{nearest(name, known)}")
+    rows = [{"file": file, "state": state} for file, state in catalogue.verify(known[name])]
+    print(table_text(rows))
+    return 0 if all(row["state"].startswith("verified") for row in rows) else 1
+
+
+def table_text(rows: list[dict[str, Any]]) -> str:
+    """Rows as aligned columns with a header."""
+    if not rows:
+        return ""
+    names = list(rows[0])
+    cells = [names] + [[str(row[n]) for n in names] for row in rows]
+    wide = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, wide)).rstrip() for line in cells)

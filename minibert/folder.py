@@ -1,0 +1,99 @@
+"""A run folder: who may write into it, and the files that a run leaves.
+
+In:  a folder's path.   Out: an open RunFolder that one process owns; files are written all or nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from . import system
+from .errors import ConfigError
+
+STATUS = "status.json"
+FILES = (
+    "metrics.json",
+    "history.jsonl",
+    "predictions.csv",
+    "baseline.csv",
+    "report.html",
+    "spec.toml",
+    "environment.json",
+    "data.json",
+    STATUS,
+)
+MODEL = "model"
+
+
+class RunFolder:
+    """The folder of one run. Made new, or with `overwrite` cleared of an earlier run's own files."""
+
+    def __init__(self, path: Path | str, overwrite: bool = False):
+        self.path = Path(path).absolute()
+        if self.path.is_file():
+            raise ConfigError(f"{path} is a file; a run needs a folder", "Choose another with --out.")
+        if self.path.exists() and any(self.path.iterdir()):
+            self.clear(overwrite)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.history = self.path / "history.jsonl"
+        self.status("running")
+
+    def clear(self, overwrite: bool) -> None:
+        """Remove an earlier run's files, and nothing else; refuse where that was not asked for."""
+        status = self.path / STATUS
+        if not status.exists():
+            raise ConfigError(
+                f"{self.path} holds files that are not a run's; nothing was touched",
+                "Choose a new or empty folder with --out.",
+            )
+        if not overwrite:
+            raise ConfigError(
+                f"{self.path} already holds a run ({read_status(self.path)})",
+                "Choose another folder with --out, or replace the run with --overwrite.",
+            )
+        strange = sorted(p.name for p in self.path.iterdir() if p.name not in (*FILES, MODEL))
+        if strange:
+            raise ConfigError(
+                f"{self.path} holds files beside the run's own: {', '.join(strange[:5])}; nothing was touched",
+                "Move them away, or choose another folder with --out.",
+            )
+        shutil.rmtree(self.path / MODEL, ignore_errors=True)
+        for name in FILES:
+            (self.path / name).unlink(missing_ok=True)
+
+    def status(self, status: str, **facts: Any) -> None:
+        """Write status.json; "completed" is written last of all."""
+        self.json(STATUS, {"status": status, **facts})
+
+    def json(self, name: str, table: Any) -> None:
+        """A JSON file; what is not a number becomes null, which JSON can say."""
+        system.write_text(self.path / name, json.dumps(finite(table), indent=2, ensure_ascii=False) + "\n")
+
+    def event(self, event: str, **facts: Any) -> None:
+        """A line of history.jsonl, in one write, so that a killed run leaves at most one torn line."""
+        line = json.dumps(finite({"event": event, **facts}), ensure_ascii=False) + "\n"
+        with open(self.history, "a", encoding="utf-8", newline="\n") as file:
+            file.write(line)
+
+
+def read_status(path: Path) -> str:
+    """The word in a folder's status.json, or "unreadable"."""
+    try:
+        return str(json.loads((path / STATUS).read_text(encoding="utf-8"))["status"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unreadable"
+
+
+def finite(value: Any) -> Any:
+    """The same structure with NaN and infinities as None, and NumPy's numbers as Python's."""
+    if isinstance(value, dict):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    if hasattr(value, "tolist"):
+        return finite(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,176 @@
+"""The registry of attention kernels: what each can do is data, and one file adds one.
+
+A kernel is a function
+
+    fn(q, k, v, layout, *, scale, dropout=None, window=None, bias=None) -> (N, H, K)
+
+In:  q, k, v (N, H, K), last axis contiguous; layout says where texts begin and end.
+Out: (N, H, K): for each token of each text the mean of its text's v, weighted by
+     softmax(q k^T * scale).
+
+`choose` takes the kernel that is asked for, or the first of ORDER that can do what is needed. A
+wish that a kernel can't meet raises, says why, and names one that can: nothing is swapped silently.
+Read next: reference.py, then encoder.py.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, nearest
+
+# `auto` takes the first of these that can. sdpa is the fastest everywhere that we measured
+# (docs/evidence.md); reference can do everything and is last because it is the slowest.
+ORDER = ("sdpa", "padded", "reference")
+
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Dropout on attention probabilities: the share dropped, and (seed, step, layer)."""
+
+    p: float
+    key: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A registered kernel and what it can do.
+
+    dropout: "" can't; "generator": draws from torch's generator; "counter": what is dropped is a
+    pure function of (seed, step, layer, row, head, query, key), alike in any pack and process.
+    """
+
+    name: str
+    fn: Callable[..., Tensor]
+    devices: tuple[str, ...]
+    dtypes: tuple[torch.dtype, ...]
+    dropout: str
+    gradients: bool
+    window: bool = False
+    bias: bool = False
+    needs: str = ""
+
+    def why_not(
+        self,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        dropout: bool = False,
+        gradients: bool = False,
+        window: bool = False,
+        bias: bool = False,
+    ) -> str:
+        """'' if it can do all that is asked, else the reasons."""
+        reasons = []
+        if self.needs and importlib.util.find_spec(self.needs) is None:
+            reasons.append(f"needs the package {self.needs}")
+        if device not in self.devices:
+            reasons.append(f"runs on {', '.join(self.devices)}, not {device}")
+        if dtype not in self.dtypes:
+            reasons.append(f"has no {str(dtype).removeprefix('torch.')}")
+        if dropout and not self.dropout:
+            reasons.append("has no dropout")
+        for asked, has, word in (
+            (gradients, self.gradients, "gradients"),
+            (window, self.window, "local windows"),
+            (bias, self.bias, "position bias"),
+        ):
+            if asked and not has:
+                reasons.append(f"has no {word}")
+        return ", ".join(reasons)
+
+
+KERNELS: dict[str, Kernel] = {}
+
+
+def register(
+    name: str,
+    *,
+    devices: tuple[str, ...],
+    dtypes: tuple[torch.dtype, ...],
+    dropout: str,
+    gradients: bool,
+    window: bool = False,
+    bias: bool = False,
+    needs: str = "",
+) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Decorate a kernel function with its name and what it can do (see Kernel)."""
+    if dropout not in ("", "generator", "counter"):
+        raise ConfigError(f'kernel {name}: dropout = {dropout!r} must be "", "generator" or "counter"')
+
+    def add(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        KERNELS[name] = Kernel(name, fn, devices, dtypes, dropout, gradients, window, bias, needs)
+        choose_cached.clear()
+        return fn
+
+    return add
+
+
+def available(**wish: object) -> dict[str, str]:
+    """Every kernel's name -> '' if it can do what is asked here, or why not. Wishes as in `why_not`."""
+    return {name: kernel.why_not(**wish) for name, kernel in KERNELS.items()}
+
+
+choose_cached: dict[tuple, Kernel] = {}
+
+
+def choose(
+    name: str,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    dropout: bool = False,
+    gradients: bool = False,
+    window: bool = False,
+    bias: bool = False,
+) -> Kernel:
+    """The kernel called `name`, or for "auto" the first of ORDER that can; else ConfigError."""
+    wish = (name, device, dtype, dropout, gradients, window, bias)
+    if wish in choose_cached:
+        return choose_cached[wish]
+    reasons = available(
+        device=device, dtype=dtype, dropout=dropout, gradients=gradients, window=window, bias=bias
+    )
+    able = [n for n in (*ORDER, *(k for k in KERNELS if k not in ORDER)) if reasons.get(n) == ""]
+    if name == "auto" and able:
+        found = able[0]
+    elif name in KERNELS and not reasons[name]:
+        found = name
+    else:
+        known = "auto" if name == "auto" else f"kernel {name!r}"
+        why = "; ".join(f"{n}: {r}" for n, r in reasons.items()) if name == "auto" else reasons.get(name)
+        if name != "auto" and name not in KERNELS:
+            why = f"there is none of that name{nearest(name, KERNELS)} Known: {', '.join(KERNELS)}"
+        raise ConfigError(
+            f"{known} can't be used here: {why}",
+            f"Kernels that can: {', '.join(able)}." if able else "No registered kernel can do this.",
+        )
+    return choose_cached.setdefault(wish, KERNELS[found])
+
+
+def attend(
+    name: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: object,
+    *,
+    scale: float,
+    dropout: Dropout | None = None,
+) -> Tensor:
+    """Choose a kernel for these tensors and run it: (N, H, K) x 3 -> (N, H, K)."""
+    needs_gradients = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    kernel = choose(
+        name, device=q.device.type, dtype=q.dtype, dropout=dropout is not None, gradients=needs_gradients
+    )
+    return kernel.fn(q, k, v, layout, scale=scale, dropout=dropout)
+
+
+from . import padded, reference, sdpa  # noqa: E402, F401  each registers itself
+from .gate import check  # noqa: E402, F401

@@ -1,0 +1,66 @@
+"""The accuracy gate: how wrong a kernel is, forward and backward, beside plain PyTorch.
+
+In:  a registered kernel's name.   Out: its largest errors against float64, in units of the error
+that the reference kernel makes in the same dtype. Over 2 is a fail (the rule of flash-attention's
+tests): a fixed tolerance would pass a wrong kernel at small values and fail a right one at large.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..batch import Layout, pack
+
+LENGTHS = (5, 11, 2, 1, 33, 11)  # ragged, odd, one single token, one length twice
+HEADS, WIDTH = 4, 16
+# Errors below so many units in the last place of the result's size are the order of summation, not
+# a fault. In float32 and float64 two right kernels differ by a few of them; low precision is
+# judged by the ratio alone.
+ROUNDING = {torch.float32: 8, torch.float64: 8}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What `check` found: for output, dq, dk, dv the error, and its ratio to the reference kernel's."""
+
+    name: str
+    dtype: str
+    errors: dict[str, float]
+    ratios: dict[str, float]
+    passed: bool
+
+
+def check(name: str, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> Gate:
+    """Run kernel `name` on random ragged texts, forward and backward, against float64."""
+    from . import choose
+
+    kernel = choose(name, device=torch.device(device).type, dtype=dtype)
+    generator = torch.Generator().manual_seed(seed)
+    layout = pack([[0] * n for n in LENGTHS]).layout.to(device)
+    shape = (4, sum(LENGTHS), HEADS, WIDTH)
+    q, k, v, grad = torch.randn(shape, generator=generator, dtype=torch.float64).to(device)
+    names = ("output", "dq", "dk", "dv") if kernel.gradients else ("output",)
+    low = [x.to(dtype) for x in (q, k, v, grad)]
+    truth = evaluate("reference", [x.double() for x in low], layout, len(names) > 1)
+    plain = evaluate("reference", low, layout, len(names) > 1)
+    ours = evaluate(kernel.name, low, layout, len(names) > 1)
+    errors, ratios = {}, {}
+    for word, right, base, got in zip(names, truth, plain, ours):
+        floor = ROUNDING.get(dtype, 0) * torch.finfo(dtype).eps * float(right.abs().max())
+        errors[word] = float((got.double() - right).abs().max())
+        ratios[word] = errors[word] / max(float((base.double() - right).abs().max()), floor)
+    passed = all(ratio <= 2 for ratio in ratios.values())  # a NaN fails too
+    return Gate(kernel.name, str(dtype).removeprefix("torch."), errors, ratios, passed)
+
+
+def evaluate(name: str, tensors: list[Tensor], layout: Layout, backward: bool) -> list[Tensor]:
+    """Output, and with `backward` the gradients of q, k, v for the given output gradient."""
+    from . import KERNELS
+
+    q, k, v, grad = tensors
+    inputs = [x.detach().clone().requires_grad_(backward) for x in (q, k, v)]
+    output = KERNELS[name].fn(*inputs, layout, scale=WIDTH**-0.5)
+    return [output.detach(), *torch.autograd.grad(output, inputs, grad)] if backward else [output]

@@ -1,0 +1,82 @@
+"""torch's fused attention without padding: texts of equal length are computed together.
+
+What is different: texts are grouped by length, so each group is a rectangle without padding, no
+mask is built, and torch takes its fused kernel, which never stores the (n, n) probabilities.
+Why that is faster: no arithmetic on padding, and memory that grows with n instead of n * n.
+With dropout on a CPU, torch falls back to its textbook path; the groups still save the padding.
+
+In:  q, k, v (N, H, K).   Out: (N, H, K).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..batch import Layout
+from . import FLOATS, Dropout, register
+
+
+@register("sdpa", devices=("cpu", "cuda", "mps"), dtypes=FLOATS, dropout="generator", gradients=True)
+def sdpa(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    *,
+    scale: float,
+    dropout: Dropout | None = None,
+) -> Tensor:
+    """(N, H, K) x 3 -> (N, H, K)."""
+    groups, order, back = plan(layout, q.device)
+    if order is not None:
+        q, k, v = (x.index_select(0, order) for x in (q, k, v))  # texts of equal length side by side
+    outputs, start = [], 0
+    for count, length in groups:
+        end = start + count * length
+        q_g, k_g, v_g = (x[start:end].unflatten(0, (count, length)).transpose(1, 2) for x in (q, k, v))
+        context = F.scaled_dot_product_attention(
+            q_g, k_g, v_g, dropout_p=dropout.p if dropout else 0.0, scale=scale
+        )  # (count, H, length, K)
+        outputs.append(context.transpose(1, 2).flatten(0, 1))  # (count * length, H, K)
+        start = end
+    if not outputs:
+        return q.clone()
+    joined = torch.cat(outputs) if len(outputs) > 1 else outputs[0]  # (N, H, K)
+    return joined if back is None else joined.index_select(0, back)
+
+
+def plan(layout: Layout, device: torch.device) -> tuple[list[tuple[int, int]], Tensor | None, Tensor | None]:
+    """Groups (texts, length), the token order that puts them side by side, and the way back.
+
+    Worked out once a batch and kept in the layout; no order is needed where equal lengths already
+    stand together, as token-budget batches have them.
+    """
+    if "sdpa" in layout.memo:
+        return layout.memo["sdpa"]
+    lengths = layout.lengths
+    texts = sorted(range(len(lengths)), key=lambda i: lengths[i])  # stable: ties keep their order
+    if groups_together(lengths):
+        texts = list(range(len(lengths)))
+    groups: list[tuple[int, int]] = []
+    for i in texts:
+        if groups and groups[-1][1] == lengths[i]:
+            groups[-1] = (groups[-1][0] + 1, lengths[i])
+        else:
+            groups.append((1, lengths[i]))
+    order = back = None
+    if texts != list(range(len(lengths))):
+        spans = torch.arange(sum(lengths)).split(lengths)
+        order = torch.cat([spans[i] for i in texts])
+        back = torch.empty_like(order)
+        back[order] = torch.arange(len(order))
+        order, back = order.to(device, non_blocking=True), back.to(device, non_blocking=True)
+    layout.memo["sdpa"] = (groups, order, back)
+    return layout.memo["sdpa"]
+
+
+def groups_together(lengths: tuple[int, ...]) -> bool:
+    """Whether each length occurs in one run only: (3, 3, 7, 5) yes, (3, 7, 3) no."""
+    runs = [n for i, n in enumerate(lengths) if i == 0 or lengths[i - 1] != n]
+    return len(runs) == len(set(runs))

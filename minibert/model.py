@@ -1,0 +1,409 @@
+"""Model = tokenizer + encoder + head: load, call, embed, predict, save.
+
+In:  a catalogue name, a folder in the Hugging Face layout, or a hub id.   Out: a Model.
+The only thing that holds both an encoder and a head.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import catalogue, checkpoint, config, heads, sentence, system
+from . import device as devices
+from .batch import PackedBatch, by_tokens, pack
+from .config import REMOVED, EncoderConfig
+from .encoder import Encoder, initialise
+from .errors import ConfigError, TokenizerError, nearest
+from .tokenize import Encoded, Tokenizer
+from .trace import Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOKENS_AT_ONCE = 4096  # of inference: large enough for the matrix products, small enough for caches
+OURS = "minibert"  # our own table in a saved config.json: how texts are cut, what the head reads
+
+
+class Model(nn.Module):
+    """A tokenizer, an encoder and a head (or none).
+
+    tokenizer, encoder, head, config    the parts
+    engine     callable batch -> (N, D); "torch" is the encoder itself
+    reading    how texts are cut: max_tokens, truncation, stride, max_windows
+    report     LoadReport of what it was loaded from
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        head: nn.Module | None = None,
+        tokenizer: Tokenizer | None = None,
+        *,
+        labels: Sequence[str] = (),
+        reading: dict[str, Any] | None = None,
+        embedder: heads.Embedding | None = None,
+        carried: dict[str, Tensor] | None = None,
+        report: checkpoint.LoadReport | None = None,
+        files: dict[str, bytes] | None = None,
+        pooling: str = "cls",
+    ):
+        super().__init__()
+        self.encoder, self.head, self.tokenizer = encoder, head, tokenizer
+        self.config: EncoderConfig = encoder.config
+        self.labels = tuple(labels)
+        self.reading = {"max_tokens": self.config.max_tokens, "truncation": "head"} | (reading or {})
+        self.reading["max_tokens"] = min(self.reading["max_tokens"], self.config.max_tokens)
+        self.embedder, self.carried, self.report = embedder, carried or {}, report
+        self.files = files or {}
+        self.pooling = pooling
+
+    @property
+    def engine(self) -> Encoder:
+        """What computes hidden states; the encoder itself."""
+        return self.encoder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.encoder.embeddings.word.weight.device
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """(N,) tokens -> logits (B, C), (B,); or hidden (N, D) without a head."""
+        batch = batch.to(self.device)
+        hidden = self.engine(batch)
+        return self.head(hidden, batch.layout) if self.head is not None else hidden
+
+    def trace(self, batch: PackedBatch) -> Trace:
+        """The encoder's trace, with `pooled` (B, D) and `logits` where there is a head."""
+        batch = batch.to(self.device)
+        trace = self.encoder.trace(batch)
+        if self.head is None:
+            return trace
+        last = {}
+        handle = self.head.out.register_forward_hook(lambda _, x, y: last.update(pooled=x[0].detach()))
+        try:
+            logits = self.head(trace.output, batch.layout)
+        finally:
+            handle.remove()
+        return replace(trace, tensors={**trace.tensors, **last, "logits": logits.detach()})
+
+    def tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None = None, **reading: Any) -> Encoded:
+        """Texts (and second texts) to ids, cut as `reading` says; errors name the text."""
+        if self.tokenizer is None:
+            raise TokenizerError(
+                f"{self.name} was loaded from a folder without tokenizer files, so it takes only ids"
+            )
+        return self.tokenizer.encode(as_list(texts), as_list(pairs), **{**self.reading, **reading})
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> PackedBatch:
+        """Texts to one PackedBatch; long texts are cut (a window each in truncation "window")."""
+        found = self.tokenize(texts, pairs)
+        return self.pack(found, range(len(found)))
+
+    def pack(self, encoded: Encoded, places: Sequence[int], key: tuple[int, int] = (0, 0)) -> PackedBatch:
+        """The pieces of some of the encoded texts as one batch; rows are the texts' places."""
+        spans = [(i, p) for i in places for p in range(encoded.pieces[i], encoded.pieces[i + 1])]
+        segments = [encoded.segments[p] for _, p in spans] if self.config.num_segments > 1 else None
+        return pack(
+            [encoded.ids[p] for _, p in spans],
+            segments,
+            rows=[i for i, _ in spans],
+            fill_id=self.config.pad_id,
+            key=key,
+        )
+
+    def logits(self, encoded: Encoded, places: Sequence[int], key: tuple[int, int] = (0, 0)) -> Tensor:
+        """Logits of some of the encoded texts, in the order of `places`; windows are averaged per text."""
+        batch = self.pack(encoded, places, key).to(self.device)
+        found = self(batch)
+        if len(batch) == len(places):
+            return found
+        order = {place: n for n, place in enumerate(places)}
+        owners = torch.tensor([order[r] for r in batch.layout.rows.tolist()], device=found.device)
+        return heads.pool_pieces(found, owners, len(places))
+
+    @torch.inference_mode()
+    def answers(
+        self, encoded: Encoded, *, tokens_at_once: int = TOKENS_AT_ONCE
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """(places, what the head predicts for them), from short texts to long; on the CPU."""
+        if self.head is None:
+            raise ConfigError(f"{self.name} has no head: load it with head=..., or use embed")
+        with evaluating(self):
+            for places in by_tokens(encoded.lengths.tolist(), tokens_at_once):
+                yield places, self.head.predict(self.logits(encoded, places)).double().cpu()
+
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> pd.DataFrame:
+        """A row a text: label and probability_CLASS..., or value; tokens; truncated."""
+        import pandas as pd
+
+        encoded = self.tokenize(texts, pairs)
+        found = self.answer_table(encoded)
+        return pd.DataFrame(self.columns(found) | {"tokens": encoded.tokens, "truncated": encoded.cut > 0})
+
+    def answer_table(self, encoded: Encoded) -> np.ndarray:
+        """Probabilities (n, C) or values (n,), float64, in the order of the texts."""
+        outputs = self.head.out.out_features if self.head is not None else 0
+        shape = (len(encoded), outputs) if self.labels else (len(encoded),)
+        out = np.zeros(shape)
+        for places, found in self.answers(encoded):
+            out[places] = found.numpy()
+        return out
+
+    def columns(self, found: np.ndarray) -> dict[str, np.ndarray]:
+        """The table's columns of probabilities (n, C) or values (n,)."""
+        if not self.labels:
+            return {"value": found}
+        names = np.array(self.labels, dtype=object)
+        best = found.argmax(-1) if len(found) else np.zeros(0, dtype=int)
+        return {"label": names[best]} | {f"probability_{c}": found[:, i] for i, c in enumerate(self.labels)}
+
+    @torch.inference_mode()
+    def embed(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        pooling: str | None = None,
+        normalise: bool | None = None,
+        tokens_at_once: int = TOKENS_AT_ONCE,
+    ) -> np.ndarray:
+        """One vector a text: (B, D) float32.
+
+        Pooling, normalising and the longest text are those of the sentence-transformers files beside
+        the weights; where there are none, `pooling` ("mean" or "cls") must be named.
+        """
+        embedder = self.embedder
+        if pooling is not None or normalise is not None:
+            known = embedder or heads.Embedding("mean", False)
+            if pooling is None and embedder is None:
+                raise ConfigError("embed needs pooling=..., which no file beside the weights states")
+            words = {v: k for k, v in heads.POOLING.items()}
+            pooling = pooling or words[known.pool]
+            if pooling not in heads.POOLING:
+                raise ConfigError(
+                    f"pooling {pooling!r} is none of {', '.join(heads.POOLING)}{nearest(pooling, heads.POOLING)}"
+                )
+            embedder = heads.Embedding(pooling, known.normalise if normalise is None else normalise)
+        if embedder is None:
+            raise ConfigError(
+                f"{self.name} does not say how token vectors become one vector (no modules.json)",
+                'Name it: embed(texts, pooling="mean"), or --pooling mean.',
+            )
+        encoded = self.tokenize(texts, pairs)
+        out = np.zeros((len(encoded), self.config.hidden_width), dtype=np.float32)
+        with evaluating(self):
+            for places in by_tokens(encoded.lengths.tolist(), tokens_at_once):
+                batch = self.pack(encoded, places).to(self.device)
+                vectors = embedder(self.engine(batch), batch.layout)
+                if len(vectors) != len(places):
+                    raise ConfigError('embed reads each text once: truncation "window" is for predictions')
+                out[places] = vectors.float().cpu().numpy()
+        return out
+
+    @property
+    def name(self) -> str:
+        """What it was loaded from."""
+        return self.report.source if self.report else "this model"
+
+    def save(self, folder: Path | str, *, overwrite: bool = False, dtype: torch.dtype | None = None) -> Path:
+        """Write config.json, weights and tokenizer in the Hugging Face layout, all or nothing.
+
+        An existing folder is refused unless it is empty, or `overwrite` and a model is all it holds.
+        """
+        folder = Path(folder)
+        if (
+            folder.exists()
+            and any(folder.iterdir())
+            and not (overwrite and (folder / "config.json").exists())
+        ):
+            raise ConfigError(
+                f"{folder} exists and is not empty", "Choose another folder, or pass overwrite=True."
+            )
+        part = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.part"
+        part.mkdir(parents=True)
+        try:
+            self.write(part, dtype)
+            old = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.old"
+            if folder.exists():
+                folder.rename(old)
+            part.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+            system.fsync_folder(folder.parent)
+        except OSError as problem:
+            raise system.disk_problem(folder, problem) from problem
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return folder
+
+    def write(self, folder: Path, dtype: torch.dtype | None) -> None:
+        """The files of `save`, into a folder that nobody reads yet."""
+        kind = self.head.kind if self.head is not None else None
+        for name, raw in self.files.items() | (self.tokenizer.files.items() if self.tokenizer else set()):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(raw)
+        system.write_text(folder / "config.json", self.config.to_json(**self.saved_keys(kind)) + "\n")
+        checkpoint.save(
+            folder,
+            self.config.family,
+            self.config.num_layers,
+            kind,
+            self.encoder.state_dict(),
+            self.head.published() if self.head is not None else {},
+            self.carried,
+            self.report,
+            dtype,
+        )
+
+    def saved_keys(self, kind: str | None) -> dict[str, Any]:
+        """What config.json says beside the encoder: the head, its labels, and how texts are cut."""
+        if kind is None:
+            return {}
+        families = config.FAMILIES[self.config.family].architectures
+        names = self.labels or ("LABEL_0",)
+        return {
+            "architectures": [next(a for a, k in families.items() if k == "classification")],
+            "problem_type": {"classification": "single_label_classification"}.get(kind, kind),
+            "id2label": {str(i): c for i, c in enumerate(names)},
+            "label2id": {c: i for i, c in enumerate(names)},
+            "num_labels": REMOVED,
+            OURS: {**self.reading, "pooling": self.pooling},
+        }
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off inside, as it was afterwards."""
+    was = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was)
+
+
+def as_list(texts: Sequence[str] | None) -> list[str] | None:
+    """A list of texts; a lone string, which Python would take for a list of letters, is refused."""
+    if isinstance(texts, str):
+        raise ConfigError("texts must be a list of strings, not one string: [text]")
+    return None if texts is None else list(texts)
+
+
+def load(
+    source: str | Path,
+    head: str | None = "own",
+    kernel: str = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    engine: str = "auto",
+    *,
+    labels: Sequence[str] = (),
+    pooling: str = "cls",
+    seed: int = 0,
+    dropout: float | None = None,
+    attention_dropout: float | None = None,
+) -> Model:
+    """Load published weights.
+
+    source   a name in weights/catalogue.toml, a folder in the Hugging Face layout, or a hub id
+    head     "own": the head that the checkpoint holds, or none; None: the encoder only;
+             "classification", "regression": a new one, made from `seed`, listed as new in the report
+    labels   class names of a new classification head
+    dtype    of the parameters: "auto" is float32
+    engine   "torch", or "auto", which is the same
+    Raises WeightsError, ConfigError, TokenizerError, EnvironmentProblem.
+    """
+    if engine not in ("auto", "torch"):
+        raise ConfigError(f"engine {engine!r} is none of auto, torch")
+    place = devices.pick(device)
+    number = torch.float32 if dtype == "auto" else devices.DTYPES.get(dtype)
+    if number is None:
+        raise ConfigError(
+            f"dtype {dtype!r} is none of auto, {', '.join(devices.DTYPES)}{nearest(dtype, devices.DTYPES)}"
+        )
+    folder = catalogue.locate_weights(str(source))
+    settings = config.read(folder / "config.json")
+    changes = {"dropout": dropout, "attention_dropout": attention_dropout}
+    if dropout is not None:
+        changes["head_dropout"] = dropout
+    settings = replace(settings, **{k: v for k, v in changes.items() if v is not None})
+    new = head != "own"
+    kind = head if new else own_head(settings)
+    if kind is not None and kind not in heads.HEADS:
+        raise ConfigError(
+            f"head {kind!r} is none of own, {', '.join(heads.HEADS)}{nearest(kind, heads.HEADS)}"
+        )
+    sizes = {
+        "V": settings.vocab_size,
+        "D": settings.hidden_width,
+        "L": settings.num_layers,
+        "F": settings.ffn_width,
+        "P": settings.num_positions,
+        "S": settings.num_segments,
+    }
+    if kind and new:
+        sizes["C"] = outputs = 1 if kind == "regression" else len(labels)
+        if outputs < (1 if kind == "regression" else 2):
+            raise ConfigError("a new classification head needs labels=[...], two or more")
+    loaded = checkpoint.load(folder, settings.family, sizes, kind, bool(kind and new), number)
+    stored = settings.raw.get(OURS) if isinstance(settings.raw.get(OURS), dict) else {}
+    pooling = pooling if new else stored.get("pooling", "cls")
+    with torch.device("meta"):
+        encoder = Encoder(settings, kernel)
+    encoder.load_state_dict(loaded.encoder, assign=True)
+    top = None
+    if kind:
+        outputs = sizes["C"] if new else loaded.head["out.weight"].shape[0]
+        top = heads.HEADS[kind](settings, outputs, pooling)
+        initialise(top, settings.init_std, seed)
+        top.to(number).load_state_dict(loaded.head, strict=False)
+    names = tuple(labels) if new else settings.labels
+    if kind == "classification" and not new and len(names) != outputs:
+        names = tuple(f"LABEL_{i}" for i in range(outputs))
+    files, embedder, longest = sentence.read(folder)
+    reading = {k: v for k, v in stored.items() if k != "pooling"} or longest
+    tokenizer = tokenizer_of(folder)
+    if tokenizer is not None:
+        tokenizer.check_fits(settings.vocab_size, str(folder))
+    model = Model(
+        encoder, top, tokenizer, labels=names if kind == "classification" else (), reading=reading,
+        embedder=embedder, carried=loaded.carried, report=loaded.report, files=files, pooling=pooling,
+    )  # fmt: skip
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return model.to(place).eval()
+
+
+def own_head(settings: EncoderConfig) -> str | None:
+    """The head that config.json states, or None. One output and no word about it is a regression,
+    which is how the published layout means it."""
+    architectures = settings.raw.get("architectures") or [""]
+    families = config.FAMILIES[settings.family].architectures
+    kind = families.get(architectures[0])
+    if not kind:
+        return None
+    problem = settings.raw.get("problem_type")
+    if problem == "multi_label_classification":
+        raise ConfigError(
+            "this checkpoint holds a multi-label head, which is not supported yet", "Load it with head=None."
+        )
+    if problem == "regression" or (problem is None and len(settings.labels) == 1):
+        return "regression"
+    return "classification"
+
+
+def tokenizer_of(folder: Path) -> Tokenizer | None:
+    """The folder's tokenizer, or None if it has no tokenizer files at all."""
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
+        return None
+    return Tokenizer.from_folder(folder)

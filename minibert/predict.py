@@ -1,0 +1,191 @@
+"""`minibert predict` and `embed`: a table in, the same table with answers out, a chunk at a time.
+
+In:  a run folder or a model, and a file that may be larger than memory.
+Out: a CSV with the input's columns and order plus label and probabilities, or value; or an .npy file.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from . import spec, system, tables
+from .errors import ConfigError, DataError
+from .folder import MODEL
+from .model import Model, load
+from .progress import Bar
+
+CHUNK = 2000  # rows held at once
+RISKY = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins so as a formula
+
+
+def chunks(path: Path, separator: str, encoding: str, sheet: str = "") -> Iterator[pd.DataFrame]:
+    """The rows of a table, CHUNK at a time, every cell a string as `tables.read_table` reads it.
+
+    Text files are streamed. Where something is wrong with one, it is read whole, so that the error
+    names the place as precisely as it does everywhere else.
+    """
+    path, kind, usual = tables.known_format(path)
+    if kind == "parquet":
+        import pyarrow.parquet
+
+        for part in pyarrow.parquet.ParquetFile(path).iter_batches(CHUNK):
+            columns = {
+                n: [tables.spelled(v) for v in c.to_pylist()] for n, c in zip(part.schema.names, part.columns)
+            }
+            yield pd.DataFrame(columns, dtype=object)
+        return
+    if kind != "text":
+        frame = tables.read_table(path, separator=separator, encoding=encoding, sheet=sheet).frame
+        for start in range(0, len(frame), CHUNK):
+            yield frame.iloc[start : start + CHUNK]
+        return
+    separator = tables.plain_separator(separator) or usual
+    opened = gzip.open if path.name.endswith(".gz") else open
+    try:
+        with opened(
+            path, "rt", encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline=""
+        ) as file:
+            yield from streamed(csv.reader(file, delimiter=separator, strict=True))
+    except (UnicodeError, csv.Error, ValueError, StopIteration, OSError) as problem:
+        tables.read_table(path, separator=separator, encoding=encoding)
+        raise DataError(f"{path} can't be read: {problem}") from None
+
+
+def streamed(rows: Iterator[list[str]]) -> Iterator[pd.DataFrame]:
+    """Chunks of a reader's rows; a row of another width than the header is a ValueError."""
+    names = next(rows)
+    head = [row for _, row in zip(range(2), rows)]
+    if len(head) == 2 and tables.is_orange([names, *head], len(names)):
+        head = []
+    held: list[list[str]] = []
+    for row in (*head, *rows) if head else rows:
+        if not row:
+            continue
+        if len(row) != len(names):
+            raise ValueError(f"a row has {len(row)} fields, the header {len(names)}")
+        held.append(row)
+        if len(held) == CHUNK:
+            yield pd.DataFrame(held, columns=names, dtype=object)
+            held = []
+    if held:
+        yield pd.DataFrame(held, columns=names, dtype=object)
+
+
+def open_run(source: str) -> tuple[Model, spec.TaskSpec | None]:
+    """The model of a run folder with its spec, or a model by itself."""
+    folder = Path(source)
+    if (folder / MODEL).is_dir() and (folder / "spec.toml").is_file():
+        return load(str(folder / MODEL)), spec.load(folder / "spec.toml")
+    if (folder / "spec.toml").is_file():
+        raise ConfigError(f"{source} is a run folder without {MODEL}/: the run did not get so far")
+    return load(source), None
+
+
+def column_of(frame: pd.DataFrame, wanted: str, path: Path) -> list[str]:
+    """A column's texts, or a DataError that lists the columns."""
+    if wanted not in frame.columns:
+        from .errors import nearest
+
+        raise DataError(
+            f"{path} has no column {wanted!r}{nearest(wanted, frame.columns)}",
+            f"Its columns: {', '.join(map(str, frame.columns))}. Name one with --column.",
+        )
+    return frame[wanted].tolist()
+
+
+def predict_file(
+    source: str,
+    input: Path | str,
+    output: Path | str,
+    *,
+    column: str = "",
+    pair: str = "",
+    separator: str = "",
+    encoding: str = "",
+    excel_safe: bool = False,
+) -> int:
+    """Predict every row of a table; returns the number of rows. `output` appears only when complete."""
+    source_path, target = Path(input), Path(output)
+    if target.suffix not in (".csv", ".tsv"):
+        raise ConfigError(f"--output {output}: the name must end in .csv or .tsv")
+    if target.exists() and target.resolve() == source_path.resolve():
+        raise ConfigError(f"--output {output} is the input itself")
+    model, task = open_run(source)
+    if model.head is None:
+        raise ConfigError(
+            f"{source} has no head to predict with", "Give a run folder, or a fine-tuned model."
+        )
+    column = column or (task.data.text if task else "text")
+    pair = pair or (task.data.pair if task else "")
+    encoding = encoding or (task.data.encoding if task else "utf-8")
+    mark = "\t" if target.suffix == ".tsv" else ","
+    done = 0
+    with (
+        Bar("predicting", None) as bar,
+        system.replacing(target) as part,
+        open(part, "w", encoding="utf-8", newline="") as file,
+    ):
+        for frame in chunks(source_path, separator, encoding):
+            pairs = column_of(frame, pair, source_path) if pair else None
+            answers = model.predict(column_of(frame, column, source_path), pairs)
+            table = joined(frame.reset_index(drop=True), answers, done)
+            if excel_safe:
+                table = table.map(defused)
+            table.to_csv(file, index=False, header=done == 0, sep=mark, lineterminator="\n")
+            done += len(frame)
+            bar.advance(len(frame), f"{done:,} rows")
+        if not done:
+            raise DataError(f"{input} has no rows")
+    return done
+
+
+def joined(frame: pd.DataFrame, answers: pd.DataFrame, done: int) -> pd.DataFrame:
+    """The input's columns, then ours, then row_id; ours is called predicted_... where a name is taken."""
+    answers = answers.assign(truncated=np.where(answers["truncated"], "true", "false"))
+    answers["row_id"] = np.arange(done, done + len(frame))
+    names = {n: f"predicted_{n}" for n in answers.columns if n in frame.columns}
+    return pd.concat([frame, answers.rename(columns=names)], axis=1)
+
+
+def defused(cell: object) -> object:
+    """A text that a spreadsheet would run as a formula, with an apostrophe in front."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(RISKY) else cell
+
+
+def embed_file(
+    source: str,
+    input: Path | str,
+    output: Path | str,
+    *,
+    column: str,
+    pooling: str | None = None,
+    separator: str = "",
+    encoding: str = "utf-8",
+) -> tuple[int, int]:
+    """One float32 row of an .npy file for each row of a table; returns (rows, D)."""
+    target = Path(output)
+    if target.suffix != ".npy":
+        raise ConfigError(f"--output {output}: the name must end in .npy")
+    model = load(source)
+    width, done = model.config.hidden_width, 0
+    with Bar("embedding", None) as bar, system.replacing(target) as part, open(part, "r+b") as file:
+        npy_header(file, 0, width)
+        for frame in chunks(Path(input), separator, encoding):
+            file.write(model.embed(column_of(frame, column, Path(input)), pooling=pooling).tobytes())
+            done += len(frame)
+            bar.advance(len(frame), f"{done:,} rows")
+        file.seek(0)
+        npy_header(file, done, width)
+    return done, width
+
+
+def npy_header(file: object, rows: int, width: int) -> None:
+    """NumPy's header; it leaves room for the row count to grow, so it can be written again at the end."""
+    facts = {"descr": "<f4", "fortran_order": False, "shape": (rows, width)}
+    np.lib.format.write_array_header_1_0(file, facts)

@@ -1,0 +1,70 @@
+"""What a person sees while something runs: one bar on a terminal, plain lines elsewhere.
+
+In:  amounts done and words to show.  Out: stderr only, so that stdout stays the result's.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+
+def say(message: str) -> None:
+    """One line on stderr; never fails on a narrow console encoding or a closed pipe."""
+    stream = sys.stderr
+    try:
+        print(message, file=stream, flush=True)
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        print(message.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+    except (BrokenPipeError, ValueError):
+        pass
+
+
+class Bar:
+    """`with Bar("fetching", total, unit) as bar: bar.advance(n, "loss 0.3")`.
+
+    On a terminal: a rich progress bar with time left. Elsewhere: silent but for `line()`, so
+    that a log file holds one line for each thing worth a line.
+    """
+
+    def __init__(self, title: str, total: float | None, unit: str = ""):
+        self.title, self.total, self.unit = title, total, unit
+        self.live = sys.stderr.isatty()
+        self.start = time.monotonic()
+
+    def __enter__(self) -> Bar:
+        if self.live:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            speed = [TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + self.unit)] if self.total else []
+            self.progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                *speed,
+                TextColumn("{task.fields[words]}"),
+                TimeRemainingColumn(compact=True),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self.progress.start()
+            self.task = self.progress.add_task(self.title, total=self.total, words="")
+        return self
+
+    def advance(self, amount: float, words: str = "") -> None:
+        """`amount` more is done; `words` stand beside the bar."""
+        if self.live:
+            self.progress.update(self.task, advance=amount, words=words)
+
+    def line(self, message: str) -> None:
+        """A line that stays, above the bar."""
+        if self.live:
+            self.progress.console.print(message, highlight=False, markup=False)
+        else:
+            say(message)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.live:
+            self.progress.stop()

@@ -1,0 +1,343 @@
+"""TaskSpec: the one schema that `run`, `check` and `init` share. Five tables of a TOML file.
+
+In:  a .toml file (or a dict of tables) and overrides such as {"train.epochs": 3}.
+Out: a frozen TaskSpec, every key checked for name, type and range, all problems in one error.
+
+Every field says in its `about` what it does: `minibert init` writes these as comments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError, nearest
+
+KINDS = ("classification", "regression")
+
+
+def key(
+    default: Any, about: str, *, choices: tuple = (), low: float | None = None, high: float | None = None
+):
+    """A key of the spec: its default, what it does, and what it may be."""
+    facts = {"about": about, "choices": choices, "low": low, "high": high}
+    if default is dataclasses.MISSING:
+        return field(metadata=facts)
+    return field(default=default, metadata=facts)
+
+
+REQUIRED: Any = dataclasses.MISSING
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    name: str = key(REQUIRED, "what the run folder and the report are called")
+    kind: str = key(REQUIRED, "what is predicted: a class or a number", choices=KINDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    train: str = key("", "training table: a path from this file's folder, or a name in tasks/data.toml")
+    test: str = key("", "test table; looked at once, at the end")
+    validation: float | str = key(0.1, "a share of train, or a table of its own")
+    source: str = key("", "one table for all parts, instead of train and test")
+    split: tuple[float, ...] = key((), "shares of source: train, validation, test")
+    split_column: str = key("", "column of source that says train, validation or test")
+    folds: int = key(0, "cross-validation on source: every text is tested once", low=0)
+    text: str = key(REQUIRED, "column that holds the text")
+    pair: str = key("", "column of a second text, for tasks on two texts")
+    label: str = key(REQUIRED, "column that holds the class or the number")
+    group: str = key("", "column of e.g. the author: no group is split between parts")
+    separator: str = key("", "between columns: ',' ';' or '\\t'; by the file's name if absent")
+    encoding: str = key("utf-8", "of the file: utf-8, utf-16, cp1252, latin-1")
+    decimal: str = key(".", "decimal mark of numbers", choices=(".", ","))
+    sheet: str = key("", "sheet of an .xlsx file; the first if absent")
+    empty: str = key("error", "rows without text", choices=("error", "drop", "keep"))
+    missing_label: str = key("error", "rows without label", choices=("error", "drop"))
+    duplicates: str = key("keep", "texts that stand more than once in a table", choices=("keep", "drop"))
+    unseen: str = key("error", "test labels that train lacks: refuse, count as wrong, or leave out",
+                      choices=("error", "wrong", "drop"))  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    weights: str = key(REQUIRED, "a name in weights/catalogue.toml, a folder, or a hub id")
+    max_tokens: int = key(128, "longest text in tokens, [CLS] and [SEP] counted", low=3)
+    truncation: str = key("head", "what stays of a longer text; 'window' reads all of it in pieces",
+                          choices=("head", "tail", "head+tail", "error", "window"))  # fmt: skip
+    stride: int = key(32, "tokens that neighbouring windows share", low=0)
+    max_windows: int = key(16, "most windows a text is read in; what lies beyond is counted as cut", low=1)
+    pooling: str = key("cls", "what the head reads: the first token (as published) or the mean",
+                       choices=("cls", "mean"))  # fmt: skip
+    dropout: float | None = key(None, "in the encoder and before the head; as published if absent",
+                                low=0, high=0.99)  # fmt: skip
+    attention_dropout: float | None = key(None, "on attention probabilities; as published if absent",
+                                          low=0, high=0.99)  # fmt: skip
+    kernel: str = key("auto", "attention kernel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    epochs: int = key(3, "times through the training texts", low=1)
+    learning_rate: float = key(2e-5, "highest step size, reached after warm-up", low=0)
+    batch_size: int = key(32, "texts a step", low=1)
+    seed: int = key(0, "of everything drawn; the three below can be set apart", low=0)
+    head_seed: int | None = key(None, "of the new head's first weights; as seed if absent", low=0)
+    order_seed: int | None = key(None, "of the order of the training texts; as seed if absent", low=0)
+    dropout_seed: int | None = key(None, "of dropout; as seed if absent", low=0)
+    examples: int = key(
+        0, "use so many labelled texts (drawn stratified, validation included); 0: all", low=0
+    )
+    warmup: float = key(0.1, "share of the steps in which the rate rises", low=0, high=1)
+    weight_decay: float = key(0.01, "pull of weights to zero; none on biases and LayerNorm", low=0)
+    clip: float = key(1.0, "longest gradient; 0: not clipped", low=0)
+    patience: int = key(0, "stop after so many epochs without a better validation; 0: never", low=0)
+    metric: str = key(
+        "",
+        "chooses the best epoch: loss, accuracy, macro_f1 (default), pearson (default), spearman, rmse, mae, r2",
+    )
+    class_weights: str | dict[str, float] = key("none", "'none', 'balanced', or a table of label = weight")
+    tokens_per_microbatch: int = key(2048, "tokens computed at once; speed and memory, never the result",
+                                     low=16)  # fmt: skip
+    device: str = key("auto", "auto, cpu, cuda, cuda:1, mps")
+    dtype: str = key("auto", "auto, float32, bfloat16, float64")
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """The seed of each thing that is drawn."""
+        apart = {"head": self.head_seed, "order": self.order_seed, "dropout": self.dropout_seed}
+        return {"data": self.seed} | {k: self.seed if v is None else v for k, v in apart.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    kind: str = key(
+        "",
+        "tfidf, mean, majority or none; by default tfidf",
+        choices=("", "tfidf", "mean", "majority", "none"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    task: Task
+    data: Data
+    model: Weights
+    train: Train = Train()
+    baseline: Baseline = Baseline()
+    folder: str = ""  # paths in the spec are relative to it
+
+    def table(self) -> dict[str, dict[str, Any]]:
+        """The spec as plain tables; keys that are at their empty default are left out."""
+        out: dict[str, dict[str, Any]] = {}
+        for name in TABLES:
+            values = dataclasses.asdict(getattr(self, name))
+            out[name] = {k: v for k, v in values.items() if v not in ("", None, ())}
+        return out
+
+    def to_toml(self) -> str:
+        """The spec as the TOML text that `load` reads back to an equal spec."""
+        blocks = []
+        for name, values in self.table().items():
+            lines = [f"[{name}]"] + [f"{k} = {toml_value(v)}" for k, v in values.items()]
+            blocks.append("\n".join(lines))
+        return "\n\n".join(blocks) + "\n"
+
+
+TABLES = {"task": Task, "data": Data, "model": Weights, "train": Train, "baseline": Baseline}
+
+
+def load(path: Path | str, overrides: dict[str, str] | None = None) -> TaskSpec:
+    """Read a spec file. `overrides` maps "table.key" to TOML text, as given with --set."""
+    path = Path(path)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as problem:
+        raise ConfigError(f"{path} can't be read: {problem.strerror or problem}") from None
+    except UnicodeDecodeError as problem:
+        raise ConfigError(f"{path} is not UTF-8 text (byte {problem.start})") from None
+    except tomllib.TOMLDecodeError as problem:
+        raise ConfigError(f"{path} is not a TOML file: {problem}") from None
+    for dotted, text in (overrides or {}).items():
+        table, _, name = dotted.partition(".")
+        if not name or not isinstance(tables.setdefault(table, {}), dict):
+            raise ConfigError(
+                f"--set {dotted}={text}: write it as table.key=value, for example train.epochs=3"
+            )
+        tables[table][name] = parse_value(text)
+    return parse(tables, folder=str(path.resolve().parent), where=str(path))
+
+
+def parse_value(text: str) -> Any:
+    """TOML text to a value; what is no TOML is taken as a plain string, so quotes may be left out."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def parse(tables: dict[str, Any], *, folder: str = "", where: str = "the spec") -> TaskSpec:
+    """Check tables against the schema and build the spec; all problems in one ConfigError."""
+    problems: list[str] = []
+    parts: dict[str, Any] = {}
+    for name in tables:
+        if name not in TABLES:
+            problems.append(f"[{name}] is no table of a spec{nearest(name, TABLES)}")
+    for name, schema in TABLES.items():
+        given = tables.get(name, {})
+        if not isinstance(given, dict):
+            problems.append(f"[{name}] must be a table")
+            continue
+        values = check_table(name, schema, given, problems)
+        if not any(p.startswith(f"[{name}]") for p in problems):
+            parts[name] = schema(**values)
+    if not problems:
+        spec = TaskSpec(**parts, folder=folder)
+        problems = contradictions(spec)
+    if problems:
+        raise ConfigError(f"{where}:\n" + "\n".join(f"  {p}" for p in problems))
+    return spec
+
+
+def check_table(name: str, schema: type, given: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """The values of one table, converted to the schema's types; problems are appended."""
+    fields = {f.name: f for f in dataclasses.fields(schema)}
+    types = typing.get_type_hints(schema)
+    values = {}
+    for word, value in given.items():
+        if word not in fields:
+            problems.append(f"[{name}] {word} is no key of this table{nearest(word, fields)}")
+            continue
+        facts = fields[word].metadata
+        value = convert(value, types[word])
+        if value is WRONG:
+            wanted = (
+                str(getattr(types[word], "__name__", types[word]))
+                if isinstance(types[word], type)
+                else str(types[word])
+            )
+            problems.append(f"[{name}] {word} = {given[word]!r} must be of type {wanted}")
+        elif facts["choices"] and value not in facts["choices"]:
+            known = ", ".join(repr(c) for c in facts["choices"] if c)
+            problems.append(
+                f"[{name}] {word} = {value!r} is none of {known}{nearest(value, facts['choices'])}"
+            )
+        elif isinstance(value, (int, float)) and not in_range(value, facts):
+            problems.append(
+                f"[{name}] {word} = {value!r} must lie from {facts['low']} to {facts['high'] or 'any'}"
+            )
+        else:
+            values[word] = value
+    for word, f in fields.items():
+        if f.default is dataclasses.MISSING and word not in given:
+            problems.append(f"[{name}] {word} is missing: {f.metadata['about']}")
+    return values
+
+
+WRONG = object()
+
+
+def convert(value: Any, kind: Any) -> Any:
+    """`value` as `kind`, or WRONG. A whole number is a float too; true is no number."""
+    options = typing.get_args(kind) if typing.get_origin(kind) not in (tuple, dict) else (kind,)
+    for option in options or (kind,):
+        origin = typing.get_origin(option)
+        if origin is tuple and isinstance(value, (list, tuple)):
+            items = [convert(v, float) for v in value]
+            return WRONG if WRONG in items else tuple(items)
+        if origin is dict and isinstance(value, dict):
+            items = {str(k): convert(v, float) for k, v in value.items()}
+            return WRONG if WRONG in items.values() else items
+        if option is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(option, type) and isinstance(value, option) and not isinstance(value, bool):
+            return value
+    return WRONG
+
+
+def in_range(value: float, facts: Any) -> bool:
+    low, high = facts["low"], facts["high"]
+    return value == value and (low is None or value >= low) and (high is None or value <= high)
+
+
+def contradictions(spec: TaskSpec) -> list[str]:
+    """What each key alone can't show: keys that exclude or need one another."""
+    d, t, m = spec.data, spec.train, spec.model
+    out = []
+    ways = [bool(d.split), bool(d.split_column), d.folds > 0]
+    if d.source:
+        if d.train or d.test:
+            out.append("[data] source stands for all parts: leave train and test out")
+        if sum(ways) != 1:
+            out.append("[data] source needs exactly one of split, split_column, folds")
+    else:
+        if not (d.train and d.test):
+            out.append("[data] needs train and test, or source with split, split_column or folds")
+        if any(ways):
+            out.append("[data] split, split_column and folds need source")
+    if d.split and (len(d.split) != 3 or min(d.split) <= 0 or abs(sum(d.split) - 1) > 1e-6):
+        out.append(
+            f"[data] split = {list(d.split)} must be three shares above 0 that sum to 1: train, validation, test"
+        )
+    if d.folds == 1:
+        out.append("[data] folds = 1 tests nothing: 2 or more, or leave it out")
+    if isinstance(d.validation, float) and not 0 < d.validation < 1:
+        out.append(f"[data] validation = {d.validation} must be a share between 0 and 1, or a table")
+    if d.pair and m.truncation == "window":
+        out.append(
+            "[model] truncation = 'window' is for single texts: leave [data] pair out, or choose 'head'"
+        )
+    if m.truncation == "window" and m.stride > m.max_tokens - 8:
+        out.append(
+            f"[model] stride = {m.stride} leaves a window of max_tokens = {m.max_tokens} no room to move"
+        )
+    if t.class_weights not in ("none", "balanced") and not isinstance(t.class_weights, dict):
+        out.append(f"[train] class_weights = {t.class_weights!r} is none of 'none', 'balanced', or a table")
+    if spec.task.kind == "regression" and t.class_weights != "none":
+        out.append("[train] class_weights are for classification")
+    if t.learning_rate == 0:
+        out.append("[train] learning_rate = 0 trains nothing")
+    return out + metric_problems(spec)
+
+
+METRICS = {
+    "classification": ("accuracy", "macro_f1"),
+    "regression": ("pearson", "spearman", "rmse", "mae", "r2"),
+}
+
+
+def metric_problems(spec: TaskSpec) -> list[str]:
+    known = ("loss", *METRICS[spec.task.kind])
+    if spec.train.metric and spec.train.metric not in known:
+        return [
+            f"[train] metric = {spec.train.metric!r} is none of {', '.join(known)}{nearest(spec.train.metric, known)}"
+        ]
+    return []
+
+
+DEFAULT_METRIC = {"classification": "macro_f1", "regression": "pearson"}
+
+
+def chosen_metric(spec: TaskSpec) -> str:
+    """What picks the best epoch: as named, or the kind's default."""
+    return spec.train.metric or DEFAULT_METRIC[spec.task.kind]
+
+
+def toml_value(value: Any) -> str:
+    """A value as TOML text."""
+    if isinstance(value, dict):
+        return (
+            "{"
+            + ", ".join(f"{json.dumps(k, ensure_ascii=False)} = {toml_value(v)}" for k, v in value.items())
+            + "}"
+        )
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(toml_value(v) for v in value) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return repr(value).lower() if isinstance(value, bool) else repr(value)

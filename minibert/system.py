@@ -1,0 +1,172 @@
+"""What differs between Linux, macOS and Windows, each with a fallback: durable writes, locks, signals.
+
+Nothing else in the package imports fcntl, msvcrt, resource or signal, or calls fsync.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from .errors import EnvironmentProblem
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power cut, where the platform can (not Windows)."""
+    with contextlib.suppress(OSError, AttributeError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def default_mode() -> int:
+    """The permissions a new file would have under the process's umask."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+@contextlib.contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it replaces `path`, else it is removed.
+
+    The old file stays whole until the new one is complete and synced. A full disk raises
+    EnvironmentProblem and leaves the old file as it was.
+    """
+    path, part = Path(path), None
+    try:
+        if path.is_symlink():
+            path = path.resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = path.stat().st_mode & 0o777 if path.exists() else default_mode()
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        part = Path(name)
+        yield part
+        with open(part, "rb+") as written:
+            os.fsync(written.fileno())
+        os.chmod(part, mode)
+        os.replace(part, path)
+        fsync_folder(path.parent)
+    except OSError as problem:
+        raise disk_problem(path, problem) from problem
+    finally:
+        if part is not None:
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+
+def disk_problem(path: Path, problem: Exception) -> EnvironmentProblem:
+    """The error for a write that failed, with how much room there is."""
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(next(p for p in path.absolute().parents if p.is_dir())).free
+        return EnvironmentProblem(
+            f"{path} could not be written: {problem}",
+            f"{free / 1e6:,.0f} MB are free there; the file that was there before is untouched.",
+        )
+    return EnvironmentProblem(f"{path} could not be written: {problem}")
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a whole UTF-8 text file, all or nothing."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+
+
+class Stop:
+    """Asks a loop to end at its next step: the first SIGINT or SIGTERM sets `requested`.
+
+    A second one ends the process at once with exit code 130. Outside the main thread, where
+    Python forbids handlers, nothing is installed and `requested` stays False.
+    """
+
+    def __init__(self) -> None:
+        self.requested = ""
+
+    def __enter__(self) -> Stop:
+        import signal
+
+        self._old = {}
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            with contextlib.suppress(ValueError, OSError, TypeError):
+                self._old[number] = signal.signal(number, self._handle)
+        return self
+
+    def _handle(self, number: int, frame: object) -> None:
+        import signal
+
+        if self.requested:
+            os._exit(130)
+        self.requested = signal.Signals(number).name
+
+    def __exit__(self, *_: object) -> None:
+        import signal
+
+        for number, old in self._old.items():
+            with contextlib.suppress(ValueError, OSError, TypeError):
+                signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def lock(path: Path | str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold `path` alone among processes; `waiting()` is called once if another one holds it.
+
+    The file stays (removing it would let a third process lock a different one). Where neither
+    fcntl nor msvcrt exists, and on a disk that knows no locks, nothing is held: callers still
+    write with `replacing`, so the worst is work done twice.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        acquire, release = lock_functions(file.fileno())
+        if not acquire(False):
+            waiting()
+            acquire(True)
+        try:
+            yield
+        finally:
+            release()
+
+
+def lock_functions(handle: int) -> tuple[Callable[[bool], bool], Callable[[], object]]:
+    """(acquire(block) -> held, release()) for an open file, from what this platform has."""
+    with contextlib.suppress(ImportError):
+        import fcntl
+
+        def acquire(block: bool) -> bool:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
+            except BlockingIOError:
+                return False
+            except OSError:  # a network disk without locks
+                return True
+            return True
+
+        return acquire, lambda: None  # closing the file releases it
+    with contextlib.suppress(ImportError):
+        import msvcrt
+
+        def acquire(block: bool) -> bool:
+            while True:
+                with contextlib.suppress(OSError):
+                    os.lseek(handle, 0, os.SEEK_SET)
+                    msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+                    return True
+                if not block:
+                    return False
+                time.sleep(0.2)
+
+        def release() -> None:
+            os.lseek(handle, 0, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
+
+        return acquire, release
+    return (lambda block: True), (lambda: None)

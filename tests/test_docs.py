@@ -1,0 +1,93 @@
+"""The reading order names what exists; the README's commands parse; the drawing is the script's."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def named_in(page: str) -> list[str]:
+    return sorted(set(re.findall(r"`((?:minibert|tests|docs|weights|tasks)/[\w/.:-]+)`", (ROOT / page).read_text("utf-8"))))
+
+
+def test_the_hour_names_many_symbols():
+    assert sum(":" in word for word in named_in("docs/hour.md")) > 20
+
+
+@pytest.mark.parametrize("page", ["docs/hour.md", "README.md", "CONTRIBUTING.md"])
+def test_every_file_and_symbol_named_exists(page):
+    for word in named_in(page):
+        path, _, symbol = word.partition(":")
+        if "X" in path:  # tests/test_X.py stands for all
+            continue
+        assert (ROOT / path).exists(), f"{page} names {word}"
+        if symbol:
+            module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+            found = importlib.import_module(module)
+            for part in symbol.split("."):
+                found = getattr(found, part)
+
+
+def commands(page: str) -> list[str]:
+    """Lines of code blocks that start with minibert."""
+    lines = re.findall(r"^(?: {4}|\$ )?(minibert [^\n]+)$", (ROOT / page).read_text("utf-8"), re.M)
+    return [line.split("#")[0].strip() for line in lines]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/hour.md"])
+def test_every_command_shown_is_one_that_the_program_has(page):
+    from typer.main import get_command
+
+    from minibert.cli import app
+
+    verbs = get_command(app).commands
+    shown = commands(page)
+    assert shown
+    for line in shown:
+        words = line.split()[1:]
+        command = verbs[words[0]]
+        if hasattr(command, "commands"):
+            command = command.commands[words[1]]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {w for w in words if w.startswith("--")} <= known | {"--help"}, line
+
+
+def test_the_readme_and_ci_run_the_same_commands():
+    readme, ci = ((ROOT / name).read_text("utf-8") for name in ("README.md", ".ci/run"))
+    assert "minibert run reuters8\n" in readme and "minibert run reuters8 " in ci
+    assert "python -m pytest\n" in readme and "python -m pytest\n" in ci
+    for shell in ("&&", "make ", "bash "):
+        blocks = re.findall(r"```.*?```", readme, re.S)
+        assert not any(shell in block for block in blocks), f"the README's commands need {shell!r}"
+
+
+def test_the_readme_names_every_file_of_the_package():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    tree = readme[readme.index("## The house") :]
+    for path in sorted((ROOT / "minibert").rglob("*.py")):
+        assert re.search(rf"\b{re.escape(path.name)}\b", tree) or path.name == "__init__.py", path.name
+
+
+def test_the_drawing_is_what_its_script_draws():
+    spec = importlib.util.spec_from_file_location("draw_pack", ROOT / "docs" / "draw_pack.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "pack.svg").read_text("utf-8") == module.draw()
+
+
+@pytest.mark.slow
+def test_the_code_of_the_hour_runs(tmp_path):
+    code = re.findall(r"((?:^    [^\n]*\n)+)", (ROOT / "docs" / "hour.md").read_text("utf-8"), re.M)
+    block = next(c for c in code if "import minibert" in c)
+    script = "\n".join(line[4:] for line in block.splitlines())
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "layers.5.ffn_normed" in done.stdout

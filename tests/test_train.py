@@ -1,0 +1,161 @@
+"""The loop on toy models: sums over counts, order, seeds, clipping, and stopping on what is not finite."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from minibert import optim
+from minibert.errors import TrainingError
+from minibert.train import Plan, train
+
+TEXTS = 23
+INPUTS = torch.randn(TEXTS, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+TARGETS = torch.arange(TEXTS) % 3
+LENGTHS = [3 + 7 * i % 11 for i in range(TEXTS)]
+
+
+def toy(dropout=0.0, seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.Dropout(dropout), nn.Linear(8, 3)).double()
+
+
+def loss_of(model):
+    def loss(places, key):
+        return F.cross_entropy(model(INPUTS[places]), TARGETS[places], reduction="sum"), torch.tensor(float(len(places)))
+
+    return loss
+
+
+def run(plan, dropout=0.0):
+    model = toy(dropout)
+    steps = list(train(model, loss_of(model), LENGTHS, plan))
+    return steps, [p.detach().clone() for p in model.parameters()]
+
+
+def test_micro_batches_equal_the_whole_batch():
+    whole, left = run(Plan(TEXTS, 3, 8, 1e-2, tokens_per_microbatch=10**6))
+    parts, right = run(Plan(TEXTS, 3, 8, 1e-2, tokens_per_microbatch=16))
+    assert [s.loss for s in whole] == pytest.approx([s.loss for s in parts], rel=1e-12)
+    assert max(float((a - b).abs().max()) for a, b in zip(left, right)) < 1e-12
+
+
+def test_it_equals_plain_torch():
+    """The same updates by a loss that is a mean, clip_grad_norm_ and the textbook AdamW."""
+    plan = Plan(TEXTS, 2, 8, 1e-2, clip=0.5, weight_decay=0.1)
+    steps, ours = run(plan)
+    model = toy()
+    groups = optim.parameter_groups(model, 0.1)
+    optimizer = torch.optim.AdamW(groups)
+    for number, step in enumerate(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = plan.rate(number)
+        places = plan.places(number)
+        loss = F.cross_entropy(model(INPUTS[places]), TARGETS[places])
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+        assert step.loss == pytest.approx(float(loss), rel=1e-12)
+        assert step.grad_norm == pytest.approx(float(norm), rel=1e-12)
+    assert max(float((a - b).abs().max()) for a, b in zip(ours, model.parameters())) < 1e-12
+
+
+def test_every_text_comes_once_an_epoch_and_each_epoch_in_another_order():
+    plan = Plan(TEXTS, 2, 8, 1e-2)
+    orders = [[p for s in range(e * 3, e * 3 + 3) for p in plan.places(s)] for e in (0, 1)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(TEXTS))
+    assert orders[0] != orders[1]
+    assert [len(plan.places(s)) for s in range(3)] == [8, 8, 7]
+
+
+def test_steps_are_numbered_and_epochs_end():
+    steps, _ = run(Plan(TEXTS, 2, 8, 1e-2))
+    assert [s.step for s in steps] == [1, 2, 3, 4, 5, 6]
+    assert [s.epoch for s in steps] == [1, 1, 1, 2, 2, 2]
+    assert [s.ends_epoch for s in steps] == [False, False, True] * 2
+    assert steps[0].tokens == sum(LENGTHS[p] for p in Plan(TEXTS, 2, 8, 1e-2).places(0))
+
+
+def test_equal_seeds_give_equal_weights_and_each_seed_matters():
+    base = run(Plan(TEXTS, 2, 8, 1e-2), dropout=0.3)[1]
+    same = run(Plan(TEXTS, 2, 8, 1e-2), dropout=0.3)[1]
+    order = run(Plan(TEXTS, 2, 8, 1e-2, order_seed=1), dropout=0.3)[1]
+    drop = run(Plan(TEXTS, 2, 8, 1e-2, dropout_seed=1), dropout=0.3)[1]
+    assert all(torch.equal(a, b) for a, b in zip(base, same))
+    assert not torch.equal(base[0], order[0]) and not torch.equal(base[0], drop[0])
+
+
+def test_a_broken_loss_stops_before_any_weight_changes():
+    model = toy()
+    before = [p.detach().clone() for p in model.parameters()]
+
+    def broken(places, key):
+        total, count = loss_of(model)(places, key)
+        return total * float("nan"), count
+
+    with pytest.raises(TrainingError, match=r"step 1.*not finite") as caught:
+        list(train(model, broken, LENGTHS, Plan(TEXTS, 1, 8, 1e-2)))
+    assert caught.value.exit_code == 1 and "learning_rate" in str(caught.value)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
+
+
+def test_a_broken_gradient_under_a_finite_loss_stops_too():
+    model = toy()
+    model[0].weight.register_hook(lambda g: g * float("inf"))
+    with pytest.raises(TrainingError, match="gradient norm"):
+        list(train(model, loss_of(model), LENGTHS, Plan(TEXTS, 1, 8, 1e-2)))
+
+
+def test_nothing_to_train_is_an_error():
+    model = toy()
+    for p in model.parameters():
+        p.requires_grad_(False)
+    with pytest.raises(TrainingError, match="trainable"):
+        list(train(model, loss_of(model), LENGTHS, Plan(TEXTS, 1, 8, 1e-2)))
+    with pytest.raises(TrainingError, match="no step"):
+        list(train(toy(), loss_of(model), [], Plan(0, 1, 8, 1e-2)))
+
+
+def test_frozen_parts_stay_as_they_are():
+    model = toy()
+    model[0].weight.requires_grad_(False)
+    before = model[0].weight.clone()
+    list(train(model, loss_of(model), LENGTHS, Plan(TEXTS, 1, 8, 1e-2)))
+    assert torch.equal(before, model[0].weight)
+
+
+def test_train_mode_is_on_in_every_step_even_after_an_evaluation():
+    model = toy()
+    modes = []
+
+    def loss(places, key):
+        modes.append(model.training)
+        return loss_of(model)(places, key)
+
+    for _ in train(model, loss, LENGTHS, Plan(TEXTS, 2, 8, 1e-2)):
+        model.eval()
+    assert modes and all(modes)
+
+
+def test_biases_and_layernorm_do_not_decay():
+    model = toy()
+    decaying, rest = optim.parameter_groups(model, 0.1)
+    assert decaying["weight_decay"] == 0.1 and rest["weight_decay"] == 0.0
+    assert {id(p) for p in decaying["params"]} == {id(model[0].weight), id(model[3].weight)}
+    assert len(rest["params"]) == 4
+
+
+@pytest.mark.parametrize(("total", "warmup"), [(10, 0.0), (10, 0.1), (7, 0.5), (1, 0.1), (100, 1.0)])
+def test_the_rate_rises_then_falls(total, warmup):
+    rates = [optim.learning_rate(s, total, warmup, 2.0) for s in range(total)]
+    rising = math.ceil(warmup * total)
+    assert all(a < b for a, b in zip(rates[:rising], rates[1 : rising + 1])) or rising == total
+    assert all(a > b for a, b in zip(rates[rising:], rates[rising + 1 :]))
+    assert max(rates) <= 2.0 and min(rates) >= 0.0
+    if rising < total:
+        assert rates[rising] == 2.0
