@@ -1,0 +1,73 @@
+"""Every shipped task parses, and every name it uses is listed."""
+
+import csv
+import gzip
+import io
+import os
+import re
+import tomllib
+
+import pytest
+
+from minibert import catalogue, spec
+
+TASKS = catalogue.tasks()
+WANTED = [
+    "reuters8",
+    "reuters8_full",
+    "reuters52",
+    "newsgroups20",
+    "worry_anxiety",
+    "policy_topics",
+    "paper_topics",
+]
+
+
+def test_the_shipped_tasks():
+    assert sorted(TASKS) == sorted(WANTED)
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_task_parses_and_names_what_is_listed(name):
+    task = spec.load(TASKS[name])
+    assert task.task.name == name
+    assert task.model.weights in catalogue.weights()
+    used = [w for w in (task.data.train, task.data.test, task.data.source) if w]
+    assert used and set(used) <= set(catalogue.data_sets())
+    assert spec.parse(tomllib.loads(task.to_toml()), folder=task.folder) == task
+
+
+def test_the_main_job_is_as_designed():
+    task = spec.load(catalogue.locate_task("reuters8"))
+    t = task.train
+    assert (t.examples, t.epochs, t.learning_rate, t.batch_size, t.seed) == (300, 8, 1e-4, 16, 0)
+    assert (task.model.weights, task.model.max_tokens) == ("all-MiniLM-L6-v2", 128)
+    full = spec.load(catalogue.locate_task("reuters8_full"))
+    assert (full.train.examples, full.train.epochs, full.train.learning_rate) == (0, 3, 5e-5)
+    assert full.data == task.data and full.model == task.model
+
+
+def test_worry_is_the_papers_setting():
+    task = spec.load(catalogue.locate_task("worry_anxiety"))
+    assert task.data.split == (0.625, 0.125, 0.25) and task.task.kind == "regression"
+    assert (task.train.learning_rate, task.train.batch_size, task.train.epochs) == (2e-5, 32, 10)
+
+
+@pytest.mark.skipif("MINIBERT_DATA" not in os.environ, reason="MINIBERT_DATA names no folder of texts")
+@pytest.mark.parametrize("name, rows", [("worry_anxiety", 2491), ("policy_topics", 4449)])
+def test_columns_stand_in_the_real_file(name, rows):
+    data = spec.load(TASKS[name]).data
+    raw = catalogue.locate_data(data.source).read_bytes()
+    text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode(data.encoding)
+    header, *body = csv.reader(io.StringIO(text, newline=""), delimiter=data.separator or ",")
+    assert data.text in header and data.label in header and len(body) == rows
+    if name == "worry_anxiety":
+        assert {row[header.index(data.label)] for row in body} <= set("123456789")
+    else:
+        assert len({row[header.index(data.label)] for row in body}) == 20
+
+
+def test_readme_has_a_row_for_every_task():
+    text = (catalogue.package_folder("tasks") / "README.md").read_text(encoding="utf-8")
+    for name in WANTED:
+        assert re.search(rf"^\| `{name}` \|", text, re.M), name
