@@ -93,7 +93,7 @@ class LoadReport:
             if names:
                 lines.append(f"  {title}: {', '.join(folded(names))}")
         lines += [f"  left out: {name} ({why})" for name, why in self.ignored.items()]
-        lines += [f"  tied: {name} = {to}" for name, to in self.tied.items()]
+        lines += [f"  tied: {name} = {full(to, self.prefix)}" for name, to in self.tied.items()]
         lines += [f"  warning: {w}" for w in self.warnings]
         return "\n".join(lines)
 

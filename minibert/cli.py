@@ -89,16 +89,17 @@ def run(
     debug: Debug = False,
 ) -> int:
     """Fine-tune, test, compare with a baseline, and write the report."""
-    from . import catalogue, spec as specs
+    from . import catalogue
+    from . import spec as specs
 
     task = specs.load(catalogue.locate_task(spec), overrides(set))
+    from .progress import say
+    from .run import headline
     from .run import run as run_task
 
     outcome = run_task(task, out or Path("runs") / task.task.name, overwrite=overwrite)
     if outcome.status == "completed":
-        from .report import headline
-
-        print(headline(outcome.folder))
+        say(headline(outcome), sys.stdout)
     return outcome.exit_code
 
 
@@ -132,7 +133,7 @@ def check(
         from . import spec as specs
         from .tokenize import Tokenizer
 
-        task = specs.load(catalogue.locate_task(source))
+        task = specs.load(catalogue.locate_task(source)).absolute()
         tokenizer = Tokenizer.from_folder(catalogue.locate_weights(task.model.weights))
         found = checks.check_spec(task, lambda word: catalogue.locate_data(word, task.folder), tokenizer)
     else:

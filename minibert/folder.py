@@ -38,9 +38,21 @@ class RunFolder:
             raise ConfigError(f"{path} is a file; a run needs a folder", "Choose another with --out.")
         if self.path.exists() and any(self.path.iterdir()):
             self.clear(overwrite)
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.claim()
         self.history = self.path / "history.jsonl"
         self.status("running")
+
+    def claim(self) -> None:
+        """Make the folder this run's. Of two that start together one creates the file; the other is refused."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / STATUS).touch(exist_ok=False)
+        except FileExistsError:
+            raise ConfigError(
+                f"another run has just begun in {self.path}", "Choose another folder with --out."
+            ) from None
+        except OSError as problem:
+            raise system.disk_problem(self.path / STATUS, problem) from problem
 
     def clear(self, overwrite: bool) -> None:
         """Remove an earlier run's files, and nothing else; refuse where that was not asked for."""

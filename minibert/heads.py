@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from .batch import Layout
 from .config import EncoderConfig
+from .errors import DataError
 
 
 def cls_pooling(hidden: Tensor, layout: Layout) -> Tensor:
@@ -116,6 +117,11 @@ class Regression(nn.Module):
     def standardise(self, targets: Tensor) -> None:
         """Take mean and deviation from the training targets (B,)."""
         self.mean, self.deviation = float(targets.double().mean()), float(targets.double().std(correction=0))
+        if not 0 < self.deviation < float("inf"):
+            raise DataError(
+                f"the {len(targets)} training targets have deviation {self.deviation:g}: nothing to learn",
+                "They must be finite numbers that differ from one another.",
+            )
 
     def loss(self, logits: Tensor, targets: Tensor, weights: None = None) -> tuple[Tensor, Tensor]:
         """Squared error of standardised targets, both (B,): (sum, count)."""

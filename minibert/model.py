@@ -24,13 +24,14 @@ from .batch import PackedBatch, by_tokens, pack
 from .config import REMOVED, EncoderConfig
 from .encoder import Encoder, initialise
 from .errors import ConfigError, TokenizerError, nearest
-from .tokenize import Encoded, Tokenizer
+from .tokenize import FILES, TRUNCATIONS, Encoded, Tokenizer
 from .trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TOKENS_AT_ONCE = 4096  # of inference: large enough for the matrix products, small enough for caches
+PARTS = {"config.json", checkpoint.SINGLE, *FILES, *sentence.FILES}  # what `save` writes, and may replace
 OURS = "minibert"  # our own table in a saved config.json: how texts are cut, what the head reads
 
 
@@ -221,38 +222,35 @@ class Model(nn.Module):
 
         An existing folder is refused unless it is empty, or `overwrite` and a model is all it holds.
         """
-        folder = Path(folder)
-        if (
-            folder.exists()
-            and any(folder.iterdir())
-            and not (overwrite and (folder / "config.json").exists())
-        ):
-            raise ConfigError(
-                f"{folder} exists and is not empty", "Choose another folder, or pass overwrite=True."
-            )
-        part = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.part"
-        part.mkdir(parents=True)
+        asked, folder = Path(folder), Path(folder).resolve()
+        part, old = (folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.{w}" for w in ("part", "old"))
         try:
+            check_place(folder, asked, overwrite)
+            part.mkdir(parents=True)
             self.write(part, dtype)
-            old = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.old"
             if folder.exists():
                 folder.rename(old)
             part.rename(folder)
             shutil.rmtree(old, ignore_errors=True)
             system.fsync_folder(folder.parent)
         except OSError as problem:
-            raise system.disk_problem(folder, problem) from problem
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            raise system.disk_problem(asked, problem) from problem
         finally:
             shutil.rmtree(part, ignore_errors=True)
-        return folder
+        return asked
 
     def write(self, folder: Path, dtype: torch.dtype | None) -> None:
         """The files of `save`, into a folder that nobody reads yet."""
         kind = self.head.kind if self.head is not None else None
+        words = self.saved_keys(kind)
+        stated = str(dtype or self.encoder.embeddings.word.weight.dtype).removeprefix("torch.")
+        words |= {key: stated for key in ("dtype", "torch_dtype") if key in self.config.raw}
         for name, raw in self.files.items() | (self.tokenizer.files.items() if self.tokenizer else set()):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(raw)
-        system.write_text(folder / "config.json", self.config.to_json(**self.saved_keys(kind)) + "\n")
+        system.write_text(folder / "config.json", self.config.to_json(**words) + "\n")
         checkpoint.save(
             folder,
             self.config.family,
@@ -279,6 +277,25 @@ class Model(nn.Module):
             "num_labels": REMOVED,
             OURS: {**self.reading, "pooling": self.pooling},
         }
+
+
+def check_place(folder: Path, asked: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds anything, or with `overwrite` anything that is no part of a model."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"{asked} is a file; a model is a folder")
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+    if found and not overwrite:
+        raise ConfigError(
+            f"{asked} exists and is not empty", "Choose another folder, or pass overwrite=True."
+        )
+    foreign = sorted(n for n in found if n not in PARTS and not n.endswith("_Pooling/config.json"))
+    if foreign:
+        raise ConfigError(
+            f"{asked} holds files that are no part of a model: {', '.join(foreign[:5])}",
+            "Move them away, or choose another folder.",
+        )
 
 
 @contextlib.contextmanager
@@ -331,12 +348,13 @@ def load(
         raise ConfigError(
             f"dtype {dtype!r} is none of auto, {', '.join(devices.DTYPES)}{nearest(dtype, devices.DTYPES)}"
         )
-    folder = catalogue.locate_weights(str(source))
+    folder = catalogue.locate_weights(source)
     settings = config.read(folder / "config.json")
-    changes = {"dropout": dropout, "attention_dropout": attention_dropout}
-    if dropout is not None:
-        changes["head_dropout"] = dropout
-    settings = replace(settings, **{k: v for k, v in changes.items() if v is not None})
+    changes = {"dropout": dropout, "head_dropout": dropout, "attention_dropout": attention_dropout}
+    changes = {k: v for k, v in changes.items() if v is not None}
+    if not all(config.number(v) and 0 <= v < 1 for v in changes.values()):
+        raise ConfigError(f"dropout must be a number from 0 to below 1, not {changes}")
+    settings = replace(settings, **changes)
     new = head != "own"
     kind = head if new else own_head(settings)
     if kind is not None and kind not in heads.HEADS:
@@ -355,28 +373,31 @@ def load(
         sizes["C"] = outputs = 1 if kind == "regression" else len(labels)
         if outputs < (1 if kind == "regression" else 2):
             raise ConfigError("a new classification head needs labels=[...], two or more")
+        if len(set(labels)) < len(labels):
+            raise ConfigError(f"labels must differ from one another: {', '.join(map(str, labels))}")
     loaded = checkpoint.load(folder, settings.family, sizes, kind, bool(kind and new), number)
-    stored = settings.raw.get(OURS) if isinstance(settings.raw.get(OURS), dict) else {}
-    pooling = pooling if new else stored.get("pooling", "cls")
+    reading, stored_pooling = own_reading(settings, folder)
+    pooling = pooling if new else stored_pooling
+    if pooling not in heads.POOLING:
+        raise ConfigError(
+            f"pooling {pooling!r} is none of {', '.join(heads.POOLING)}{nearest(str(pooling), heads.POOLING)}"
+        )
     with torch.device("meta"):
         encoder = Encoder(settings, kernel)
     encoder.load_state_dict(loaded.encoder, assign=True)
-    top = None
+    top, names = None, ()
     if kind:
         outputs = sizes["C"] if new else loaded.head["out.weight"].shape[0]
+        names = tuple(labels) if new else own_labels(settings, kind, outputs, folder)
         top = heads.HEADS[kind](settings, outputs, pooling)
         initialise(top, settings.init_std, seed)
         top.to(number).load_state_dict(loaded.head, strict=False)
-    names = tuple(labels) if new else settings.labels
-    if kind == "classification" and not new and len(names) != outputs:
-        names = tuple(f"LABEL_{i}" for i in range(outputs))
     files, embedder, longest = sentence.read(folder)
-    reading = {k: v for k, v in stored.items() if k != "pooling"} or longest
     tokenizer = tokenizer_of(folder)
     if tokenizer is not None:
         tokenizer.check_fits(settings.vocab_size, str(folder))
     model = Model(
-        encoder, top, tokenizer, labels=names if kind == "classification" else (), reading=reading,
+        encoder, top, tokenizer, labels=names, reading=reading or longest,
         embedder=embedder, carried=loaded.carried, report=loaded.report, files=files, pooling=pooling,
     )  # fmt: skip
     for parameter in model.parameters():
@@ -389,7 +410,7 @@ def own_head(settings: EncoderConfig) -> str | None:
     which is how the published layout means it."""
     architectures = settings.raw.get("architectures") or [""]
     families = config.FAMILIES[settings.family].architectures
-    kind = families.get(architectures[0])
+    kind = families.get(str(architectures[0])) if isinstance(architectures, list) else None
     if not kind:
         return None
     problem = settings.raw.get("problem_type")
@@ -400,6 +421,36 @@ def own_head(settings: EncoderConfig) -> str | None:
     if problem == "regression" or (problem is None and len(settings.labels) == 1):
         return "regression"
     return "classification"
+
+
+def own_labels(settings: EncoderConfig, kind: str, outputs: int, folder: Path) -> tuple[str, ...]:
+    """Class names of the head in the file: those of config.json, or LABEL_0.. where it names none."""
+    if kind == "regression":
+        if outputs != 1:
+            raise ConfigError(f"{folder} holds a regression head with {outputs} outputs; supported is one")
+        return ()
+    names = settings.labels or tuple(f"LABEL_{i}" for i in range(outputs))
+    if len(names) != outputs or outputs < 2:
+        raise ConfigError(
+            f"{folder}: config.json names {len(settings.labels)} classes (id2label), the head has {outputs} outputs",
+            'A head with one output is a regression: "problem_type": "regression".' if outputs == 1 else "",
+        )
+    return names
+
+
+def own_reading(settings: EncoderConfig, folder: Path) -> tuple[dict[str, Any], str]:
+    """How texts are cut and what the head reads, from our table in a config.json that we saved."""
+    table = settings.raw.get(OURS, {})
+    checks = {
+        "max_tokens": config.whole,
+        "truncation": TRUNCATIONS.__contains__,
+        "stride": config.whole,
+        "max_windows": config.whole,
+        "pooling": lambda word: isinstance(word, str),
+    }
+    if not isinstance(table, dict) or not all(k in checks and checks[k](v) for k, v in table.items()):
+        raise ConfigError(f"{folder / 'config.json'}: the table {OURS!r} was damaged: {table}")
+    return {k: v for k, v in table.items() if k != "pooling"}, table.get("pooling", "cls")
 
 
 def tokenizer_of(folder: Path) -> Tokenizer | None:

@@ -52,14 +52,16 @@ def chunks(path: Path, separator: str, encoding: str, sheet: str = "") -> Iterat
             path, "rt", encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline=""
         ) as file:
             yield from streamed(csv.reader(file, delimiter=separator, strict=True))
-    except (UnicodeError, csv.Error, ValueError, StopIteration, OSError) as problem:
+    except (csv.Error, ValueError, OSError) as problem:
         tables.read_table(path, separator=separator, encoding=encoding)
         raise DataError(f"{path} can't be read: {problem}") from None
 
 
 def streamed(rows: Iterator[list[str]]) -> Iterator[pd.DataFrame]:
     """Chunks of a reader's rows; a row of another width than the header is a ValueError."""
-    names = next(rows)
+    names = next(rows, None)
+    if not names:
+        raise ValueError("it has no header")
     head = [row for _, row in zip(range(2), rows)]
     if len(head) == 2 and tables.is_orange([names, *head], len(names)):
         head = []

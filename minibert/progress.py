@@ -1,6 +1,6 @@
 """What a person sees while something runs: one bar on a terminal, plain lines elsewhere.
 
-In:  amounts done and words to show.  Out: stderr only, so that stdout stays the result's.
+In:  amounts done and words to show.   Out: stderr, so that stdout stays the result's.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import TextIO
 
 
-def say(message: str) -> None:
-    """One line on stderr; never fails on a narrow console encoding or a closed pipe."""
-    stream = sys.stderr
+def say(message: str, stream: TextIO | None = None) -> None:
+    """One line on stderr (or `stream`); never fails on a narrow console encoding or a closed pipe."""
+    stream = stream or sys.stderr
     try:
         print(message, file=stream, flush=True)
     except UnicodeEncodeError:

@@ -57,11 +57,32 @@ class Outcome:
     metrics: dict[str, Any]
 
 
+def headline(outcome: Outcome) -> str:
+    """What a run came to, in a line a metric, and where its report is."""
+    lines = []
+    for name, found in outcome.metrics["test"].items():
+        if found["value"] is None:
+            lines.append(f"{name}: undefined on these {found['n']:,} texts")
+            continue
+        line = f"{name} {found['value']:.3f} (95 % interval {span(found)}) on {found['n']:,} test texts"
+        other, gap = outcome.metrics["baseline"], outcome.metrics["difference"].get(name)
+        if other and gap and gap["value"] is not None:
+            line += f"; {other['name']} {other['test'][name]['value']:.3f}; difference {gap['value']:+.3f} ({span(gap)})"
+        lines.append(line)
+    return "\n".join([*lines, f"report: {outcome.folder / 'report.html'}"])
+
+
+def span(found: dict[str, Any]) -> str:
+    """An interval in words."""
+    return " to ".join("?" if found[k] is None else f"{found[k]:.3f}" for k in ("low", "high"))
+
+
 def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False) -> Outcome:
     """Do the whole task. Raises MiniBertError; the folder's status.json then says why.
 
     The data and the weights are looked at before the folder is made, so that bad input leaves nothing.
     """
+    task = task.absolute()
     start = time.monotonic()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     place = device.pick(task.train.device)
@@ -99,7 +120,12 @@ def carry_out(
     first_fit = fits[0]
     first_fit.model.save(folder.path / MODEL)
     if stop.requested:
-        message = f"stopped on {stop.requested} after epoch {first_fit.best_epoch}; {MODEL}/ holds what was reached and loads"
+        reached = (
+            f"its best epoch so far, {first_fit.best_epoch}"
+            if first_fit.best_epoch
+            else "the first epoch, unfinished"
+        )
+        message = f"stopped on {stop.requested}; {MODEL}/ holds what was reached ({reached}) and loads"
         folder.status("stopped", message=message, best_epoch=first_fit.best_epoch)
         say(f"{folder.path}: {message}")
         return Outcome(folder.path, "stopped", 75, {})
@@ -133,12 +159,9 @@ def every_split(task: TaskSpec) -> Iterator[Splits]:
 
 def new_model(task: TaskSpec, splits: Splits, place: str) -> Model:
     """The published encoder with a new head for this task."""
-    source = task.model.weights
-    if (Path(task.folder) / source).is_dir():
-        source = str(Path(task.folder) / source)
     number, _ = device.precision(task.train.dtype, device.pick(place))
     model = load(
-        source,
+        task.model.weights,
         head=task.task.kind,
         kernel=task.model.kernel,
         device=place,

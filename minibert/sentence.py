@@ -7,6 +7,7 @@ Out: the files' bytes (saved again unchanged), an Embedding head or None, and th
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from . import config
 from .errors import ConfigError
 from .heads import Embedding
 
+FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 # our word -> theirs, today's and the older boolean
 MODES = {"cls": ("cls", "pooling_mode_cls_token"), "mean": ("mean", "pooling_mode_mean_tokens")}
 
@@ -26,42 +28,38 @@ def read(folder: Path) -> tuple[dict[str, bytes], Embedding | None, dict[str, in
     """
     if not (folder / "modules.json").is_file():
         return {}, None, {}
-    files = {"modules.json": (folder / "modules.json").read_bytes()}
-    longest = {}
-    for name in ("sentence_bert_config.json", "config_sentence_transformers.json"):
-        if (folder / name).is_file():
-            files[name] = (folder / name).read_bytes()
-    if "sentence_bert_config.json" in files:
+    names, longest = [name for name in FILES if (folder / name).is_file()], {}
+    if "sentence_bert_config.json" in names:
         most = config.read_json(folder / "sentence_bert_config.json").get("max_seq_length")
-        longest = {"max_tokens": most} if isinstance(most, int) else {}
+        longest = {"max_tokens": most} if config.whole(most) else {}
     try:
         steps = [
             (str(m["type"]).rpartition(".")[2], str(m.get("path", "")))
-            for m in json.loads(files["modules.json"])
+            for m in json.loads((folder / "modules.json").read_bytes())
         ]
-    except (ValueError, TypeError, KeyError) as problem:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
         raise ConfigError(f"{folder / 'modules.json'} can't be read: {problem}") from None
     pooling, normalise = None, False
     for kind, path in steps:
         if kind == "Pooling":
-            name = f"{Path(path).name}/config.json"
-            files[name] = (folder / name).read_bytes()
-            pooling = pooling_mode(config.read_json(folder / name), folder / name)
+            if not re.fullmatch(r"\w+", path):  # never a folder elsewhere
+                raise ConfigError(f"{folder / 'modules.json'}: {path!r} is no folder beside it")
+            names.append(f"{path}/config.json")
+            pooling = pooling_mode(config.read_json(folder / names[-1]), folder / names[-1])
         elif kind == "Normalize":
             normalise = True
         elif kind != "Transformer":
             raise ConfigError(f"{folder / 'modules.json'} asks for a step {kind}, which is not supported")
+    files = {name: (folder / name).read_bytes() for name in names}
     return files, Embedding(pooling, normalise) if pooling else None, longest
 
 
 def pooling_mode(settings: dict[str, Any], where: Path) -> str:
     """The one pooling that a 1_Pooling/config.json asks for, in today's words or the older booleans."""
     today = settings.get("pooling_mode")
-    asked = (
-        [today]
-        if isinstance(today, str)
-        else today or [k for k, v in settings.items() if v is True and k.startswith("pooling_mode")]
-    )
+    if today is None:
+        today = [k for k, v in settings.items() if v is True and k.startswith("pooling_mode")]
+    asked = [str(word) for word in today] if isinstance(today, list) else [str(today)]
     found = [name for name, words in MODES.items() if set(words) & set(asked)]
     if len(found) != 1 or len(asked) != 1:
         raise ConfigError(

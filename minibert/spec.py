@@ -36,12 +36,16 @@ REQUIRED: Any = dataclasses.MISSING
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
+    """What is to be predicted."""
+
     name: str = key(REQUIRED, "what the run folder and the report are called")
     kind: str = key(REQUIRED, "what is predicted: a class or a number", choices=KINDS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
+    """The tables, their columns, and how they are split."""
+
     train: str = key("", "training table: a path from this file's folder, or a name in tasks/data.toml")
     test: str = key("", "test table; looked at once, at the end")
     validation: float | str = key(0.1, "a share of train, or a table of its own")
@@ -66,6 +70,8 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
+    """Which published weights, and how texts are cut for them. The table [model] of a spec."""
+
     weights: str = key(REQUIRED, "a name in weights/catalogue.toml, a folder, or a hub id")
     max_tokens: int = key(128, "longest text in tokens, [CLS] and [SEP] counted", low=3)
     truncation: str = key("head", "what stays of a longer text; 'window' reads all of it in pieces",
@@ -83,6 +89,8 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
+    """The hyper-parameters of fine-tuning."""
+
     epochs: int = key(3, "times through the training texts", low=1)
     learning_rate: float = key(2e-5, "highest step size, reached after warm-up", low=0)
     batch_size: int = key(32, "texts a step", low=1)
@@ -116,6 +124,8 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
+    """The traditional method that stands beside the model."""
+
     kind: str = key(
         "",
         "tfidf, mean, majority or none; by default tfidf",
@@ -125,6 +135,8 @@ class Baseline:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
+    """One task: the five tables, and the folder that paths are relative to."""
+
     task: Task
     data: Data
     model: Weights
@@ -139,6 +151,20 @@ class TaskSpec:
             values = dataclasses.asdict(getattr(self, name))
             out[name] = {k: v for k, v in values.items() if v not in ("", None, ())}
         return out
+
+    def absolute(self) -> TaskSpec:
+        """The same task with paths that hold from any folder; names of assets stay names."""
+
+        def found(word: Any) -> Any:
+            path = Path(self.folder) / word if isinstance(word, str) and word else None
+            return str(path.resolve()) if path is not None and path.exists() else word
+
+        paths = {name: found(getattr(self.data, name)) for name in ("train", "validation", "test", "source")}
+        return dataclasses.replace(
+            self,
+            data=dataclasses.replace(self.data, **paths),
+            model=dataclasses.replace(self.model, weights=found(self.model.weights)),
+        )
 
     def to_toml(self) -> str:
         """The spec as the TOML text that `load` reads back to an equal spec."""
@@ -261,6 +287,7 @@ def convert(value: Any, kind: Any) -> Any:
 
 
 def in_range(value: float, facts: Any) -> bool:
+    """Whether a number lies where a key allows it; NaN lies nowhere."""
     low, high = facts["low"], facts["high"]
     return value == value and (low is None or value >= low) and (high is None or value <= high)
 
@@ -312,6 +339,7 @@ METRICS = {
 
 
 def metric_problems(spec: TaskSpec) -> list[str]:
+    """A metric must be one of the task's kind."""
     known = ("loss", *METRICS[spec.task.kind])
     if spec.train.metric and spec.train.metric not in known:
         return [

@@ -23,6 +23,7 @@ from tokenizers import Tokenizer as Backend
 
 from . import config as configs
 from .errors import DataError, TokenizerError, nearest
+from .progress import say
 
 CHUNK = 1000  # texts handed to the Rust side at once; bounds memory
 LONGEST_TEXT = 10_000_000  # characters
@@ -98,12 +99,15 @@ class Frame:
 
     @property
     def size(self) -> int:
+        """How many special tokens it adds."""
         return len(self.before) + len(self.between) + len(self.after)
 
     def ids(self, a: Sequence[int], b: Sequence[int]) -> list[int]:
+        """The ids of a text, or of a pair, with the frame around them."""
         return [*self.before, *a, *self.between, *b, *self.after]
 
     def segments(self, a: Sequence[int], b: Sequence[int]) -> list[int]:
+        """A segment number for each of `ids`."""
         zones = (self.before, a, self.between, b, self.after)
         return [mark for mark, zone in zip(self.marks, zones) for _ in zone]
 
@@ -135,7 +139,14 @@ class Tokenizer:
         if "tokenizer_config.json" in files:
             settings = configs.read_json(folder / "tokenizer_config.json", TokenizerError)
         if "tokenizer.json" in files:
-            return cls(from_json(files["tokenizer.json"], folder / "tokenizer.json"), files, str(folder))
+            backend = from_json(files["tokenizer.json"], folder / "tokenizer.json")
+            does, says = getattr(backend.normalizer, "lowercase", None), settings.get("do_lower_case")
+            if isinstance(says, bool) and does is not None and does != says:
+                say(
+                    f"{folder}: tokenizer_config.json says do_lower_case = {says}, tokenizer.json does the opposite; "
+                    "tokenizer.json is followed"
+                )
+            return cls(backend, files, str(folder))
         if "vocab.txt" in files:
             return cls(from_wordpieces(folder, settings), files, str(folder))
         if {"vocab.json", "merges.txt"} <= set(files):
@@ -229,7 +240,10 @@ class Tokenizer:
             ids,
             segments,
             *(np.array(x, dtype=np.int64) for x in (pieces, tokens, cut)),
-            specials=sum(any(name in t for name in self.special_names) for t in (*texts, *(pairs if pairs is not None else ()))),
+            specials=sum(
+                any(name in t for name in self.special_names)
+                for t in (*texts, *(pairs if pairs is not None else ()))
+            ),
             unknown=unknown / max(sum(map(len, ids)), 1),
             one_sided=one_sided,
         )
@@ -255,6 +269,7 @@ class Tokenizer:
             yield from zip(first, second)
 
     def batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of some texts, without special tokens."""
         try:
             found = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         except BaseException as problem:  # a Rust panic is no Exception

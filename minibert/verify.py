@@ -118,7 +118,8 @@ def climb(
     for stage, tensors in theirs.items():
         if stage in ours:
             right = torch.cat(tensors)
-            gap = (cut(ours[stage].float()) - right).abs().max()
+            mine = cut(ours[stage].float()).reshape(right.shape)  # one output: (B,) ours, (B, 1) theirs
+            gap = (mine - right).abs().max()
             rungs.append(Rung(stage, float(gap), float(right.abs().max())))
     return Ladder(source, against, tuple(rungs))
 

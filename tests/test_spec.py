@@ -99,3 +99,10 @@ def test_seeds_can_be_set_apart():
     assert spec.parse(changed("train", seed=4)).train.seeds == {"data": 4, "head": 4, "order": 4, "dropout": 4}
     apart = spec.parse(changed("train", seed=4, head_seed=0, dropout_seed=9)).train.seeds
     assert apart == {"data": 4, "head": 0, "order": 4, "dropout": 9}
+
+
+def test_paths_become_absolute_and_names_stay(tmp_path):
+    (tmp_path / "a.csv").write_text("")
+    found = spec.parse(TABLES, folder=str(tmp_path)).absolute()
+    assert found.data.train == str(tmp_path / "a.csv")
+    assert (found.data.test, found.model.weights, found.data.validation) == ("b.csv", "w", 0.1)

@@ -1,0 +1,427 @@
+"""What a person should know of the data before any training: `minibert check SPEC|CSV`.
+
+In:  a spec and a function that finds its files; or a table; or the Splits of a run.
+Out: Findings: sentences with a topic and a severity, and tables of label counts and lengths.
+
+A problem is a finding wherever the rest can still be looked at. DataError is left for a file that no
+setting opens, and for columns that are not there.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from . import data
+from .data import Part, Splits, blank, column, count_of, folded, number, places, text_keys
+from .errors import DataError
+from .propose import describe, group_columns, label_columns, text_column
+from .spec import TaskSpec
+from .tables import Table, excerpt, read_table, sniff
+
+QUANTILES = {"shortest": 0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "longest": 1}
+FEW = 10  # classes with fewer training rows are named
+SHOWN = 25  # rows of a table that text() prints
+MANY = 0.1  # share of cut texts that is worth a warning
+SPECIAL = ("[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]", "<s>", "</s>", "<pad>", "<mask>", "<unk>")
+
+# UTF-8 read as cp1252 or latin-1: the first byte of two, three or four as a letter, then the others.
+AFTER = {bytes([b]).decode(name, "ignore") for b in range(0x80, 0xC0) for name in ("cp1252", "latin-1")}
+MOJIBAKE = re.compile("[ÂÃ]A|âAA|ðAAA".replace("A", f"[{''.join(sorted(AFTER))}]"))
+
+
+class Finding(NamedTuple):
+    """One sentence; severity is "error" (a run would refuse), "warning" or "info"."""
+
+    topic: str
+    severity: str
+    sentence: str
+
+
+class Grid(NamedTuple):
+    """A small table: the first column names the row, the others hold numbers."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple]
+
+
+class Counts(Protocol):
+    """What `check` needs of a tokenizer."""
+
+    def lengths(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
+        """(n,) tokens of each text, special ones counted, nothing cut."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that was found, in the order in which it should be read."""
+
+    subject: str
+    rows: list[Finding] = field(default_factory=list)
+    tables: list[Grid] = field(default_factory=list)
+
+    @property
+    def errors(self) -> int:
+        """How many findings would stop a run."""
+        return sum(row.severity == "error" for row in self.rows)
+
+    def add(self, topic: str, severity: str, sentence: str) -> None:
+        """One more finding; the same sentence is not said twice."""
+        finding = Finding(topic, severity, " ".join(sentence.split()))
+        if finding not in self.rows:
+            self.rows.append(finding)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The findings and tables as JSON takes them."""
+        return {
+            "subject": self.subject,
+            "findings": [row._asdict() for row in self.rows],
+            "tables": [{**grid._asdict(), "rows": [list(row) for row in grid.rows]} for grid in self.tables],
+        }
+
+    def text(self) -> str:
+        """A report for a terminal, the gravest first."""
+        counts = Counter(row.severity for row in self.rows)
+        words = [f"{counts[s]} {s}{'' if counts[s] == 1 else 's'}" for s in ("error", "warning")]
+        lines = [f"{self.subject}: {', '.join(words)}", ""]
+        for severity in ("error", "warning", "info"):
+            for row in self.rows:
+                if row.severity == severity:
+                    start = f"{severity:<8} {row.topic:<10} "
+                    lines += textwrap.wrap(row.sentence, 100, initial_indent=start,
+                                           subsequent_indent=" " * len(start),
+                                           break_long_words=False, break_on_hyphens=False)  # fmt: skip
+        return "\n".join(lines + [line for grid in self.tables for line in drawn(grid)]) + "\n"
+
+
+def drawn(grid: Grid) -> list[str]:
+    """A grid as lines of text, numbers to the right."""
+    cells = [[show(cell) for cell in row] for row in (grid.columns, *grid.rows[:SHOWN])]
+    cells = [[c if len(c) <= 40 else f"{c[:37]}..." for c in row] for row in cells]
+    widths = [max(map(len, c)) for c in zip(*cells)]
+    lines = ["", grid.title]
+    for first, *others in cells:
+        numbers = (cell.rjust(width) for cell, width in zip(others, widths[1:]))
+        lines.append("  " + "  ".join([first.ljust(widths[0]), *numbers]))
+    return lines + ([f"  and {len(grid.rows) - SHOWN:,} more"] if len(grid.rows) > SHOWN else [])
+
+
+def show(cell: Any) -> str:
+    """A cell for people: 1,234 or 0.53."""
+    return cell if isinstance(cell, str) else f"{cell:,}" if isinstance(cell, int) else f"{cell:.4g}"
+
+
+def check_spec(spec: TaskSpec, locate: Callable[[str], Path], tokenizer: Counts | None = None) -> Findings:
+    """Look at all that a spec names: files, cells, splits, texts; lengths in tokens with a tokenizer."""
+    d, found, tables, failed = spec.data, Findings(spec.task.name), {}, []
+    for key, word in data.source_words(spec).items():
+        try:
+            table = open_anyway(found, locate(word), d.separator, d.encoding, d.sheet)
+            for name in ("text", "pair", "label", "group", "split_column"):
+                wanted = name in ("text", "label") or getattr(d, name)
+                if wanted and not (name == "split_column" and key != "source"):
+                    column(table, getattr(d, name), name)
+            tables[key] = table
+        except DataError as problem:
+            failed.append(problem)
+            found.add("file", "error", f"[data] {key}: {problem}")
+    if not tables:
+        raise failed[0]
+    for key, table in tables.items():
+        same = [other for other in tables if other != key and tables[other].sha256 == table.sha256]
+        if same:
+            found.add("file", "error", f"[data] {' and '.join(sorted([key, *same]))} are the same file.")
+    relaxed: dict[str, str] = {}
+    for table in tables.values():
+        relaxed |= look_at_cells(found, spec, table)
+    splits = None if failed else try_splits(found, spec, tables, relaxed)
+    parts = [splits.train, splits.validation, splits.test] if splits else raw_parts(spec, tables)
+    look_at_parts(found, parts, data.is_classes(spec))
+    if tokenizer:
+        look_at_tokens(found, parts, tokenizer, spec.model.max_tokens, spec.model.truncation)
+    return found
+
+
+def check_table(
+    path: Path | str,
+    text: str | None = None,
+    label: str | None = None,
+    separator: str = "",
+    encoding: str = "utf-8",
+) -> Findings:
+    """Look at one table; columns that are not named are guessed, and the guess is a finding."""
+    found = Findings(Path(path).name)
+    table = open_anyway(found, path, separator, encoding)
+    columns = {c.name: c for c in describe(table)}
+    for name in (text, label):
+        if name:
+            column(table, name, "text" if name == text else "label")
+    chosen = columns[text] if text else text_column(list(columns.values()), table)
+    likely = label_columns(list(columns.values()), {chosen.name}, chosen, len(table.frame))
+    target = columns[label] if label else (likely[0] if likely else None)
+    if not text:
+        found.add("columns", "info", f'"{chosen.name}" is taken for the text: it has the longest cells.')
+    if not label and target:
+        found.add("columns", "info", f'"{target.name}" is taken for the label; name another if it is not.')
+    classes = target is not None and (target.numbers is None or target.distinct <= 100)
+    cells = {"text": column(table, chosen.name, "text")}
+    cells["label"] = column(table, target.name, "label") if target else np.full(len(table.frame), "-", object)
+    count_rows(found, table)
+    tell(found, "texts", table, blank(cells["text"]), "without text", "empty", "error")
+    tell(found, "labels", table, blank(cells["label"]), "without label", "missing_label", "error")
+    rows = np.flatnonzero(~blank(cells["text"]) & ~blank(cells["label"]))
+    targets = cells["label"][rows]
+    if target and not classes:
+        targets = np.array([number(cell, target.decimal) for cell in targets], float)
+    part = Part("all rows", cells["text"][rows].tolist(), None, targets, rows, table)
+    look_at_parts(found, [part], classes, bool(target))
+    return found
+
+
+def audit(splits: Splits, tokenizer: Counts | None = None, max_tokens: int = 128) -> Findings:
+    """Look at parts that a run has made already."""
+    found, parts = Findings("data"), [splits.train, splits.validation, splits.test]
+    look_at_parts(found, parts, bool(splits.labels))
+    if tokenizer:
+        look_at_tokens(found, parts, tokenizer, max_tokens, "head")
+    return found
+
+
+# The file and its cells
+
+
+def open_anyway(found: Findings, path: Path | str, separator: str, encoding: str, sheet: str = "") -> Table:
+    """Read a table; if only other settings open it, that is an error to find, and the look goes on."""
+    try:
+        return read_table(path, separator=separator, encoding=encoding, sheet=sheet)
+    except DataError as problem:
+        first = problem
+    try:
+        likely = sniff(path)
+    except DataError:
+        raise first from None
+    separators, encodings = dict.fromkeys((separator, likely[0])), dict.fromkeys((likely[1], encoding))
+    for errors in ("strict", "replace"):
+        for s, e in ((s, e) for e in encodings if e for s in separators):
+            try:
+                table = read_table(path, separator=s, encoding=e, sheet=sheet, errors=errors)
+            except DataError:
+                continue
+            found.add("file", "error", str(first))
+            used = [f"separator {s!r}"] * (s != separator) + [f"encoding {e}"] * (e != encoding)
+            used += ["U+FFFD for bytes that do not decode"] * (errors == "replace")
+            found.add("file", "info", f"What follows was read with {', '.join(used)}.")
+            return table
+    raise first
+
+
+def look_at_cells(found: Findings, spec: TaskSpec, table: Table) -> dict[str, str]:
+    """Empty and unusable cells of one table; returns the policies under which a split can still be made."""
+    d, relaxed = spec.data, {}
+    count_rows(found, table)
+    empty = blank(column(table, d.text, "text")) | (blank(column(table, d.pair, "pair")) if d.pair else False)
+    labels = column(table, d.label, "label")
+    unlabelled = blank(labels) & ~empty
+    if tell(found, "texts", table, empty, "without text", "empty", d.empty):
+        relaxed["empty"] = "drop"
+    if tell(found, "labels", table, unlabelled, "without label", "missing_label", d.missing_label):
+        relaxed["missing_label"] = "drop"
+    if not data.is_classes(spec):
+        bad = np.array([number(cell, d.decimal) is None for cell in labels], bool) & ~empty & ~unlabelled
+        if bad.any():
+            first = excerpt(labels[np.flatnonzero(bad)[0]])
+            found.add("labels", "error", f"{Path(table.path).name}: {count_of(bad.sum())} whose {d.label} is "
+                      f"no finite number, such as {first}: "
+                      f"{places(table, np.flatnonzero(bad))}.")  # fmt: skip
+    if d.duplicates == "drop":
+        keys = list(zip(column(table, d.text, "text"), column(table, d.pair or d.text, "text")))
+        again = data.repeated(keys, ~empty & ~unlabelled)
+        tell(found, "texts", table, again, "with a text that stood before", "duplicates", "drop")
+    if d.source and not d.group and not d.split_column:
+        for c in group_columns(describe(table), {d.text, d.pair, d.label}, len(table.frame))[:1]:
+            found.add("groups", "info", f'"{c.name}" has {c.distinct:,} values in {c.filled:,} rows: if '
+                      f'these belong together, set [data] group = "{c.name}".')  # fmt: skip
+    return relaxed
+
+
+def count_rows(found: Findings, table: Table) -> None:
+    """How large a table is, and what its reader had to decide."""
+    name = Path(table.path).name
+    found.add("file", "info", f"{name}: {count_of(len(table.frame))}, {table.frame.shape[1]} columns.")
+    for note in table.notes:
+        found.add("file", "info", note)
+
+
+def tell(
+    found: Findings, topic: str, table: Table, rows: np.ndarray, what: str, key: str, policy: str
+) -> bool:
+    """A finding for rows that a policy of [data] decides on; True if that policy is "error"."""
+    if not rows.any():
+        return False
+    which = f"{Path(table.path).name}: {count_of(rows.sum())} {what}: {places(table, np.flatnonzero(rows))}"
+    done = {
+        "error": f'; a run stops there, unless [data] {key} = "drop"',
+        "drop": ", dropped",
+        "keep": ", kept",
+    }
+    found.add(topic, "error" if policy == "error" else "info", f"{which}{done[policy]}.")
+    return policy == "error"
+
+
+def try_splits(
+    found: Findings, spec: TaskSpec, tables: dict[str, Table], relaxed: dict[str, str]
+) -> Splits | None:
+    """The splits a run would make, if need be with what was told already forgiven; None if there are none."""
+    for more in ({}, {"unseen": "wrong"}):
+        lenient = replace(spec, data=replace(spec.data, **relaxed, **more))
+        try:
+            if spec.data.folds:
+                return list(data.make_folds(lenient, tables))[0]
+            return data.make_splits(lenient, tables)
+        except DataError as problem:
+            found.add("split", "error", str(problem))
+    return None
+
+
+def raw_parts(spec: TaskSpec, tables: dict[str, Table]) -> list[Part]:
+    """The tables themselves as parts, for a look where no split can be made."""
+    parts, d = [], spec.data
+    for key, table in tables.items():
+        pair = column(table, d.pair, "pair") if d.pair else None
+        cells = [column(table, d.text, "text"), pair, column(table, d.label, "label")]
+        rows = np.flatnonzero(~np.any([blank(c) for c in cells if c is not None], axis=0))
+        texts, pairs, targets = (None if c is None else c[rows] for c in cells)
+        if not data.is_classes(spec):
+            targets = np.array([number(cell, d.decimal) for cell in targets], float)
+        parts.append(
+            Part(key, texts.tolist(), None if pairs is None else pairs.tolist(), targets, rows, table)
+        )
+    return parts
+
+
+# Texts and labels
+
+
+def look_at_parts(found: Findings, parts: list[Part], classes: bool, labelled: bool = True) -> None:
+    """Duplicates, leaks, labels, lengths, odd characters."""
+    seen: dict[str, set] = {}
+    for part in parts:
+        keys = text_keys(part)
+        again = len(keys) - len(set(keys))
+        if again:
+            found.add("texts", "warning", f"{part.name}: {count_of(again)} with a text that stood before.")
+        for other, texts in seen.items():
+            shared = sum(key in texts for key in keys)
+            if shared:
+                found.add(
+                    "leak", "warning", f"{count_of(shared)} of {part.name}: the same text stands in {other}."
+                )
+        seen[part.name] = set(keys)
+        look_at_characters(found, part)
+    if labelled and classes:
+        look_at_labels(found, parts)
+    elif labelled:
+        rows = [(p.name, len(p), *quantiles(p.targets[np.isfinite(p.targets)])) for p in parts]
+        names = ("lowest", *list(QUANTILES)[1:-1], "highest")
+        found.tables.append(Grid("Targets", ("part", "rows", *names), rows))
+    rows = []
+    for part in parts:
+        rows.append((f"{part.name}, words", *quantiles([len(text.split()) for text in part.texts])))
+        rows.append((f"{part.name}, characters", *quantiles([len(text) for text in part.texts])))
+    found.tables.append(Grid("Lengths of the texts", ("part", *QUANTILES), rows))
+
+
+def quantiles(values: Any) -> list:
+    """The QUANTILES of some numbers; dashes where there are none."""
+    if not len(values):
+        return ["-"] * len(QUANTILES)
+    return np.quantile(values, list(QUANTILES.values()), method="nearest").tolist()
+
+
+def look_at_labels(found: Findings, parts: list[Part]) -> None:
+    """Counts of each part, near-doubles, rare classes, and texts under two labels."""
+    counts = [Counter(part.targets.tolist()) for part in parts]
+    if not counts[0]:
+        return
+    labels = data.label_order(np.array([label for count in counts for label in count], object))
+    grid = Grid("Labels", ("label", *(part.name for part in parts)), [])
+    grid.rows.extend((label, *(count[label] for count in counts)) for label in labels)
+    grid.rows.append(("all", *(len(part) for part in parts)))
+    found.tables.append(grid)
+    alike = defaultdict(list)
+    for label in labels:
+        alike[folded(label)].append(label)
+    for names in (names for names in alike.values() if len(names) > 1):
+        shown = ", ".join(f"{excerpt(n)} ({sum(count[n] for count in counts):,})" for n in names)
+        found.add("labels", "warning", f"Labels that differ only in case, spaces or Unicode form: {shown}.")
+    first, train = parts[0].name, counts[0]
+    few = [label for label in labels if train[label] < FEW]
+    if few:
+        shown = ", ".join(f'"{label}" ({train[label]})' for label in few[:8]) + (" ..." if few[8:] else "")
+        found.add(
+            "labels",
+            "warning",
+            f"{len(few)} {'label has' if len(few) == 1 else 'labels have'} "
+            f"fewer than {FEW} rows in {first}: {shown}.",
+        )
+    top, most = train.most_common(1)[0]
+    found.add(
+        "labels",
+        "info",
+        f'{len(labels)} labels; always saying "{top}" is right for {most / len(parts[0]):.1%} of {first}.',
+    )
+    given = defaultdict(set)
+    for part in parts:
+        for key, label in zip(text_keys(part), part.targets):
+            given[key].add(label)
+    torn = [(key, sorted(said)) for key, said in given.items() if len(said) > 1]
+    if torn:
+        (text, _), said = torn[0]
+        stand = "text stands" if len(torn) == 1 else "texts stand"
+        found.add("labels", "warning", f"{len(torn):,} {stand} under more than one label, such as "
+                  f"{excerpt(text, 60)}: {', '.join(said)}.")  # fmt: skip
+
+
+def look_at_characters(found: Findings, part: Part) -> None:
+    """Signs of a wrong encoding, and strings that a tokenizer has other uses for."""
+    special = re.compile("|".join(map(re.escape, SPECIAL)))
+    signs = (
+        ("encoding", "warning", MOJIBAKE, "UTF-8 read as another encoding"),
+        ("encoding", "warning", re.compile("\ufffd"), "U+FFFD, a character that was lost"),
+        ("texts", "info", special, "special tokens as text, read as plain text"),
+    )
+    for topic, severity, pattern, what in signs:
+        hits = [(i, m.group()) for i, text in enumerate(part.texts) if (m := pattern.search(text))]
+        if hits:
+            i, sign = hits[0]
+            where = part.table.where(int(part.rows[i]))
+            found.add(
+                topic, severity, f"{part.name}: {count_of(len(hits))} with {what}; first {where}: {sign!r}."
+            )
+
+
+def look_at_tokens(found: Findings, parts: list[Part], tokenizer: Counts, most: int, truncation: str) -> None:
+    """Lengths in tokens, and how many texts are longer than `most`."""
+    rows = []
+    for part in parts:
+        sizes = np.asarray(tokenizer.lengths(part.texts, part.pairs))
+        rows.append((f"{part.name}, tokens", *quantiles(sizes)))
+        long = sizes > most
+        if long.any():
+            lost = (sizes - most).clip(0).sum() / sizes.sum()
+            done = (
+                f"{lost:.1%} of all tokens are cut" if truncation != "window" else "they are read in windows"
+            )
+            grave = "warning" if long.mean() > MANY and truncation != "window" else "info"
+            grave = "error" if truncation == "error" else grave
+            of = f"{part.name}: {long.sum():,} of {len(part):,} texts ({long.mean():.1%})"
+            found.add("lengths", grave, f"{of} are longer than {most} tokens; {done}.")  # fmt: skip
+    found.tables.append(Grid("Lengths in tokens", ("part", *QUANTILES), rows))

@@ -1,0 +1,533 @@
+"""Tables in, parts out: columns, labels, splits, folds and class weights.
+
+In:  a TaskSpec's [data] table and a function that finds its files.
+Out: Splits(train, validation, test), each a Part; every row that was left out is told in `notes`.
+
+Sampling is a pure function of `[train] seed`: own permutations, one stream of numbers a purpose, so that
+drawing fewer examples does not move the test rows. The rules:
+- `examples` takes the first rows of one stratified order: a smaller draw lies inside a larger one, and each
+  class is in it.
+- A share of a table is dealt out class by class; in regression plainly. A class with one example stays in
+  train. With `group`, whole groups are dealt, nearest to the share, and classes follow as they may: of 20
+  shufflings the first that leaves every class in train is taken.
+- `split` takes test first, then `examples` from what is left, then validation.
+- `split_column` may lack a validation value: then the share `[data] validation` of its train rows is taken.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from .errors import DataError, nearest
+from .spec import TaskSpec
+from .tables import Table, excerpt, read_table
+
+__all__ = ["Part", "Splits", "Table", "class_weights", "column", "fold_splits", "load_splits", "read_table"]
+
+MOST_LABELS = 1000
+SHUFFLES = 20  # of groups, until one leaves every class in train
+PART_WORDS = {
+    "train": "train", "training": "train", "test": "test",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+}  # fmt: skip
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+STREAMS = {"test": 1, "examples": 2, "validation": 3, "folds": 4}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one part of the data is to a model.
+
+    texts    n strings;  pairs: n strings or None
+    targets  classification: (n,) array of label strings (object); regression: (n,) float64
+    rows     (n,) int64 row_id in `table`
+    """
+
+    name: str
+    texts: list[str]
+    pairs: list[str] | None
+    targets: np.ndarray
+    rows: np.ndarray
+    table: Table
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three parts, the label order (empty for regression), and what was done, in sentences."""
+
+    train: Part
+    validation: Part
+    test: Part
+    labels: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Usable rows on their way into parts: arrays of n. `groups` is None where the spec has no group."""
+
+    texts: np.ndarray
+    pairs: np.ndarray | None
+    targets: np.ndarray
+    groups: np.ndarray | None
+    rows: np.ndarray
+    table: Table
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pick(self, which: np.ndarray) -> Pool:
+        """The rows of a mask or an index, in file order."""
+        index = np.sort(np.arange(len(self))[which])
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "table"}
+        return replace(self, **{name: a if a is None else a[index] for name, a in arrays.items()})
+
+    def part(self, name: str) -> Part:
+        """The rows as models see them."""
+        pairs = None if self.pairs is None else self.pairs.tolist()
+        return Part(name, self.texts.tolist(), pairs, self.targets, self.rows, self.table)
+
+
+def load_splits(spec: TaskSpec, locate: Callable[[str], Path]) -> Splits:
+    """Read the tables of a spec and split them; `locate` turns a source word of it into a path."""
+    return make_splits(spec, read_tables(spec, locate))
+
+
+def fold_splits(spec: TaskSpec, locate: Callable[[str], Path]) -> Iterator[Splits]:
+    """One Splits a fold: every usable row of [data] source is tested in exactly one.
+
+    A class with one example is tested in a fold whose training rows lack it: [data] unseen decides.
+    """
+    return make_folds(spec, read_tables(spec, locate))
+
+
+def make_folds(spec: TaskSpec, tables: dict[str, Table]) -> Iterator[Splits]:
+    """`fold_splits` of tables that `read_tables` read."""
+    k, notes = spec.data.folds, []
+    pools = usable_pools(spec, tables, notes)
+    pool = pools["source"]
+    units = len(pool) if pool.groups is None else len(set(pool.groups))
+    if units < k:
+        what = "rows" if pool.groups is None else f"values of {spec.data.group}"
+        raise DataError(f"[data] folds = {k} needs as many {what}; {pool.table.path} has {units}.")
+    fold = deal_folds(pool, k, is_classes(spec), stream(spec, "folds"))
+    for i in range(k):
+        here = [*notes, f"Fold {i + 1} of {k}."]
+        yield finish(spec, pool.pick(fold != i), pools.get("validation"), pool.pick(fold == i), here, i)
+
+
+def read_tables(spec: TaskSpec, locate: Callable[[str], Path]) -> dict[str, Table]:
+    """The spec's tables by their key in [data]; a file that serves as two parts is refused."""
+    d = spec.data
+    tables: dict[str, Table] = {}
+    for key, word in source_words(spec).items():
+        table = read_table(locate(word), separator=d.separator, encoding=d.encoding, sheet=d.sheet)
+        for other, before in tables.items():
+            if before.sha256 == table.sha256:
+                raise DataError(
+                    f"[data] {other} and {key} are the same file: {table.path}.",
+                    "A score on texts that a model was trained or chosen on means nothing: name another.",
+                )
+        tables[key] = table
+    return tables
+
+
+def source_words(spec: TaskSpec) -> dict[str, str]:
+    """What the spec calls its tables, by their key in [data]."""
+    d = spec.data
+    words = {"source": d.source} if d.source else {"train": d.train, "test": d.test}
+    if isinstance(d.validation, str):
+        if d.split or not d.validation:
+            raise DataError("[data] validation is a share, or a table beside train, split_column or folds.")
+        words["validation"] = d.validation
+    return words
+
+
+def make_splits(spec: TaskSpec, tables: dict[str, Table]) -> Splits:
+    """Split tables that `read_tables` read. The rules stand at the top of this file."""
+    d, notes = spec.data, []
+    if d.folds:
+        raise DataError("[data] folds asks for cross-validation: there is no single split to load.")
+    pools = usable_pools(spec, tables, notes)
+    train, validation, test = pools.get("train"), pools.get("validation"), pools.get("test")
+    if d.split_column:
+        train, own, test = by_column(spec, pools["source"])
+        if validation is not None and own is not None:
+            raise DataError(f'[data] validation is a table, and "{d.split_column}" has validation rows too.')
+        validation = own or validation
+    elif d.source:
+        mask = take(pools["source"], d.split[2], is_classes(spec), stream(spec, "test"), "test")
+        train, test = pools["source"].pick(~mask), pools["source"].pick(mask)
+    return finish(spec, train, validation, test, notes)
+
+
+def finish(
+    spec: TaskSpec, train: Pool, validation: Pool | None, test: Pool, notes: list[str], fold: int = 0
+) -> Splits:
+    """From the training rows (validation still in them, if None) and test rows to checked Splits."""
+    d, labels = spec.data, ()
+    if spec.train.examples:
+        train = draw(spec, train, notes, fold)
+    if validation is None:
+        share = d.split[1] / (d.split[0] + d.split[1]) if d.split else d.validation
+        mask = take(train, share, is_classes(spec), stream(spec, "validation", fold), "validation")
+        train, validation = train.pick(~mask), train.pick(mask)
+    if is_classes(spec):
+        labels = label_order(train.targets)
+        validation = without_unseen(spec, validation, labels, "validation", notes)
+        test = without_unseen(spec, test, labels, "test", notes)
+    same = train.targets[0]
+    if (train.targets == same).all():
+        what = f'{train.table.path}: all {count_of(len(train))} to train on have {d.label} = "{same}".'
+        raise DataError(what, "There is nothing to learn: a wrong column, or a table sorted and cut?")
+    parts = [train.part("train"), validation.part("validation"), test.part("test")]
+    check_groups(d.group, dict(zip(("train", "validation", "test"), (train, validation, test))))
+    seen = set(text_keys(parts[0]))
+    for part in parts[1:]:
+        shared = sum(key in seen for key in text_keys(part))
+        if shared:
+            notes.append(f"{count_of(shared)} of {part.name}: the same text stands in train.")
+    notes.append(", ".join(f"{part.name} {len(part):,}" for part in parts) + " rows.")
+    return Splits(*parts, labels, tuple(dict.fromkeys(notes)))
+
+
+def is_classes(spec: TaskSpec) -> bool:
+    """Whether targets are classes, in whose proportions rows are drawn."""
+    return spec.task.kind == "classification"
+
+
+def stream(spec: TaskSpec, purpose: str, fold: int = 0) -> np.random.Generator:
+    """Random numbers for one purpose, apart from all others."""
+    return np.random.default_rng([spec.train.seed, STREAMS[purpose], fold])
+
+
+def text_keys(part: Part) -> list[tuple[str, str]]:
+    """What makes two rows the same text: text and pair."""
+    return list(zip(part.texts, part.pairs or [""] * len(part)))
+
+
+# From a table to usable rows
+
+
+def column(table: Table, name: str, key: str) -> np.ndarray:
+    """(n,) cells of a column; DataError with the nearest name where there is none. `key` is of [data]."""
+    names = [str(c) for c in table.frame.columns]
+    if name in names:
+        return table.frame[name].to_numpy(dtype=object)
+    hint = nearest(name, names) or "."
+    for other in names:
+        if folded(other) == folded(name):
+            hint = f'; "{other}" differs only in case, spaces or Unicode form.'
+    shown = ", ".join(f'"{n}"' for n in names[:30]) + (f" and {len(names) - 30} more" if names[30:] else "")
+    raise DataError(f'{table.path} has no column "{name}" ([data] {key}){hint}', f"Its columns: {shown}.")
+
+
+def folded(word: str) -> str:
+    """A word without case, outer and doubled spaces, and differences of Unicode form."""
+    return " ".join(unicodedata.normalize("NFC", word).casefold().split())
+
+
+def usable_pools(spec: TaskSpec, tables: dict[str, Table], notes: list[str]) -> dict[str, Pool]:
+    """The usable rows of each table; a label column that can't be one is refused."""
+    pools = {key: usable(spec, table, notes) for key, table in tables.items()}
+    if is_classes(spec):
+        check_label_column(spec, pools.get("train") or pools["source"])
+    return pools
+
+
+def usable(spec: TaskSpec, table: Table, notes: list[str]) -> Pool:
+    """The rows of a table that the spec's rules keep; what they drop is told in `notes`."""
+    d = spec.data
+    notes.extend(table.notes)
+    keys = ["text", "label", *(key for key in ("pair", "group") if getattr(d, key))]
+    cells = {key: column(table, getattr(d, key), key) for key in keys}
+    empty = blank(cells["text"]) | (blank(cells["pair"]) if d.pair else False)
+    keep = ~left_out(table, empty, d.empty, "without text", "empty", notes)
+    unlabelled = blank(cells["label"]) & keep
+    keep &= ~left_out(table, unlabelled, d.missing_label, "without label", "missing_label", notes)
+    if d.duplicates == "drop":
+        again = repeated(list(zip(cells["text"], cells.get("pair", cells["text"]))), keep)
+        keep &= ~left_out(table, again, "drop", "with a text that stood before", "duplicates", notes)
+    rows = np.flatnonzero(keep)
+    if not len(rows):
+        raise DataError(f"{table.path}: none of {count_of(len(keep))} is usable.", "\n".join(notes))
+    if d.group and blank(cells["group"]).any():
+        alone = np.flatnonzero(blank(cells["group"]))
+        cells["group"] = cells["group"].copy()
+        cells["group"][alone] = [f"\0{row}" for row in alone]
+        notes.append(
+            f"{Path(table.path).name}: {count_of(len(alone))} without {d.group}, each its own group."
+        )
+    picked = {key: values[rows] for key, values in cells.items()}
+    targets = picked["label"] if is_classes(spec) else to_numbers(picked["label"], rows, spec, table)
+    return Pool(
+        picked["text"], picked.get("pair"), targets, picked.get("group"), rows.astype(np.int64), table
+    )
+
+
+def blank(cells: np.ndarray) -> np.ndarray:
+    """(n,) bool: cells with nothing but white space."""
+    return np.array([not cell.strip() for cell in cells], bool)
+
+
+def repeated(keys: list[tuple[str, str]], keep: np.ndarray) -> np.ndarray:
+    """(n,) bool: kept rows whose key a kept row before them has."""
+    seen: set[tuple[str, str]] = set()
+    again = np.zeros(len(keep), bool)
+    for row in np.flatnonzero(keep):
+        again[row] = keys[row] in seen
+        seen.add(keys[row])
+    return again
+
+
+def left_out(
+    table: Table, found: np.ndarray, policy: str, what: str, key: str, notes: list[str], fix: str = ""
+) -> np.ndarray:
+    """The rows to drop by a policy: those found ("drop"), none, or a DataError ("error")."""
+    if not found.any():
+        return found
+    sentence = f"{count_of(found.sum())} {what}: {places(table, np.flatnonzero(found))}"
+    if policy == "error":
+        raise DataError(f"{table.path}: {sentence}.", fix or f'Mend the table, or set [data] {key} = "drop".')
+    done = "dropped" if policy == "drop" else "kept"
+    notes.append(f'{Path(table.path).name}: {sentence}; {done} ({key} = "{policy}").')
+    return found if policy == "drop" else np.zeros_like(found)
+
+
+def count_of(rows: int) -> str:
+    """1 row; 1,200 rows."""
+    return f"{rows:,} row{'' if rows == 1 else 's'}"
+
+
+def places(table: Table, rows: np.ndarray) -> str:
+    """The first of some rows, as people find them."""
+    shown = ", ".join(table.where(int(row)) for row in rows[:3])
+    return shown + (f" and {len(rows) - 3:,} more" if len(rows) > 3 else "")
+
+
+def to_numbers(cells: np.ndarray, rows: np.ndarray, spec: TaskSpec, table: Table) -> np.ndarray:
+    """(n,) float64 of number cells; DataError with the first row whose cell is no finite number."""
+    d = spec.data
+    values = [number(cell, d.decimal) for cell in cells]
+    bad = [i for i, value in enumerate(values) if value is None]
+    if bad:
+        first, other = cells[bad[0]], "." if d.decimal == "," else ","
+        fix = 'Where a number is missing, leave the cell empty and set [data] missing_label = "drop".'
+        if number(first, other) is not None:
+            fix = f'Its decimal mark is "{other}": set [data] decimal = "{other}".'
+        raise DataError(
+            f"{table.path}: {table.where(int(rows[bad[0]]))} has {d.label} = {excerpt(first)}, "
+            f"no finite number ({count_of(len(bad))} in all).",
+            fix,
+        )
+    return np.array(values, np.float64)
+
+
+def number(cell: str, decimal: str = ".") -> float | None:
+    """The number that a cell holds, or None. Thousands marks, NaN and infinities are no numbers."""
+    cell = cell.strip()
+    if decimal == ",":
+        cell = cell.replace(".", "x").replace(",", ".")
+    value = float(cell) if NUMBER.fullmatch(cell) else math.inf
+    return value if math.isfinite(value) else None
+
+
+# From rows to parts
+
+
+def take(pool: Pool, share: float, by_class: bool, rng: np.random.Generator, name: str) -> np.ndarray:
+    """(n,) bool: a share of the rows for the part `name`; never all, never none."""
+    if pool.groups is None:
+        mask = take_rows(pool.targets if by_class else np.zeros(len(pool)), share, rng)
+        of = count_of(len(pool))
+    else:
+        leave = 2 if name == "test" else 1  # validation needs a group too
+        for _ in range(SHUFFLES):
+            mask = take_groups(pool.groups, share, leave, rng)
+            if not by_class or set(pool.targets) == set(pool.targets[~mask]):
+                break
+        of = f"the rows, in groups: {len(set(pool.groups)):,}"
+    if not mask.any() or mask.all():
+        raise DataError(
+            f"{pool.table.path}: {share:.1%} of {of} leaves {name} or train without any.",
+            "More rows are needed, or another share. A class with one row stays in train.",
+        )
+    return mask
+
+
+def by_class_order(strata: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(rows class by class, classes and rows shuffled; the size of each row's class): (n,) each."""
+    _, ids, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    shuffled, rank = rng.permutation(len(strata)), rng.permutation(len(counts))
+    return shuffled[np.argsort(rank[ids[shuffled]], kind="stable")], counts[ids]
+
+
+def take_rows(strata: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """(n,) bool: rows at even steps, from a random start, through the class-by-class order.
+
+    So each class gives its share, give or take one, and each row is as likely as any other.
+    """
+    order, sizes = by_class_order(strata, rng)
+    order = order[sizes[order] > 1]  # a class with one example stays in train
+    mask, n = np.zeros(len(strata), bool), len(order)
+    if n:
+        wanted = min(n, max(1, int(len(strata) * share + 0.5)))
+        steps = (np.arange(n + 1) * wanted + rng.integers(n)) // n  # whole numbers: `wanted` steps exactly
+        mask[order[np.diff(steps) > 0]] = True
+    for name in set(strata) - set(strata[~mask]):
+        mask[order[strata[order] == name][0]] = False  # and of each class one does
+    return mask
+
+
+def take_groups(groups: np.ndarray, share: float, leave: int, rng: np.random.Generator) -> np.ndarray:
+    """(n,) bool: whole groups, shuffled, each taken if that brings the rows nearer to the share."""
+    _, ids, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    wanted, count, chosen = share * len(groups), 0, []
+    for group in rng.permutation(len(sizes)):
+        nearer = abs(count + sizes[group] - wanted) < abs(count - wanted)
+        if nearer and len(chosen) + leave < len(sizes):
+            chosen.append(group)
+            count += sizes[group]
+    return np.isin(ids, chosen or [sizes.argmin()])
+
+
+def deal_folds(pool: Pool, k: int, by_class: bool, rng: np.random.Generator) -> np.ndarray:
+    """(n,) fold of each row, 0..k-1: classes dealt out evenly; or whole groups, the largest first."""
+    fold = np.zeros(len(pool), np.int64)
+    if pool.groups is None:
+        order, _ = by_class_order(pool.targets if by_class else fold, rng)
+        fold[order] = np.arange(len(pool)) % k
+        return fold
+    _, ids, sizes = np.unique(pool.groups, return_inverse=True, return_counts=True)
+    order, filled = rng.permutation(len(sizes)), np.zeros(k, np.int64)
+    for group in order[np.argsort(-sizes[order], kind="stable")]:
+        fold[ids == group] = filled.argmin()
+        filled[filled.argmin()] += sizes[group]
+    return fold
+
+
+def by_column(spec: TaskSpec, pool: Pool) -> tuple[Pool, Pool | None, Pool]:
+    """(train, validation or None, test) as the rows of [data] split_column say."""
+    name = spec.data.split_column
+    words = column(pool.table, name, "split_column")[pool.rows]
+    parts = np.array([PART_WORDS.get(word.strip().lower(), "") for word in words], dtype=object)
+    if (parts == "").any():
+        first = int(np.flatnonzero(parts == "")[0])
+        raise DataError(
+            f"{pool.table.path}: {pool.table.where(int(pool.rows[first]))} has {name} = "
+            f"{excerpt(words[first])}, no part ({count_of((parts == '').sum())} in all).",
+            f"The parts are called {', '.join(PART_WORDS)}.",
+        )
+    for part in ("train", "test"):
+        if part not in parts:
+            raise DataError(f'{pool.table.path}: no usable row has {name} = "{part}".')
+    validation = pool.pick(parts == "validation") if "validation" in parts else None
+    return pool.pick(parts == "train"), validation, pool.pick(parts == "test")
+
+
+def draw(spec: TaskSpec, pool: Pool, notes: list[str], fold: int) -> Pool:
+    """[train] examples rows: the first of an order in which row j of a class of n comes at j/n."""
+    wanted, rng = spec.train.examples, stream(spec, "examples", fold)
+    strata = pool.targets if is_classes(spec) else np.zeros(len(pool))
+    least = len(set(strata))
+    if not least <= wanted <= len(pool):
+        raise DataError(
+            f"[train] examples = {wanted:,}, but {pool.table.path} gives {count_of(len(pool))} to train on.",
+            f"Choose from {least:,} (one a class) to {len(pool):,}.",
+        )
+    order, sizes = by_class_order(strata, rng)
+    starts = np.flatnonzero(np.r_[True, strata[order][1:] != strata[order][:-1]])
+    within = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    first = np.lexsort((rng.permutation(len(order)), within / sizes[order]))
+    notes.append(f"{wanted:,} of {count_of(len(pool))} were drawn to learn from (seed {spec.train.seed}).")
+    return pool.pick(order[first[:wanted]])
+
+
+# What the parts must be
+
+
+def label_order(targets: np.ndarray) -> tuple[str, ...]:
+    """The labels sorted as words, or by value if all are whole numbers."""
+    labels = set(targets)
+    whole = all(WHOLE.fullmatch(label) for label in labels)
+    return tuple(sorted(labels, key=lambda label: (int(label) if whole else 0, label)))
+
+
+def check_label_column(spec: TaskSpec, pool: Pool) -> None:
+    """Refuse a label column that holds ids, texts or numbers of a scale."""
+    distinct = len(set(pool.targets))
+    if distinct > MOST_LABELS or distinct == len(pool) > 1:
+        raise DataError(
+            f"{pool.table.path}: {spec.data.label} has {distinct:,} distinct values "
+            f"in {count_of(len(pool))}.",
+            'A wrong column? Set [data] label to another, or [task] kind = "regression" for numbers.',
+        )
+
+
+def without_unseen(spec: TaskSpec, pool: Pool, labels: tuple[str, ...], name: str, notes: list[str]) -> Pool:
+    """Treat rows whose label train lacks as [data] unseen says: error, keep ("wrong"), or drop."""
+    known = set(labels)
+    unseen = np.array([target not in known for target in pool.targets], bool)
+    if not unseen.any():
+        return pool
+    counts = Counter(pool.targets[unseen])
+    shown = ", ".join(f'"{label}" ({count:,})' for label, count in counts.most_common(5))
+    fix = 'Set [data] unseen = "wrong" (kept, counted as mistakes) or "drop".'
+    for word, label in ((w, k) for w in counts for k in labels if folded(w) == folded(k)):
+        fix = f'"{word}" and "{label}" differ only in case, spaces or Unicode form: mend the table.'
+    found = np.zeros(len(pool.table.frame), bool)
+    found[pool.rows[unseen]] = True
+    what = f"of {name} with labels that train lacks, {shown}"
+    kept = pool.pick(~left_out(pool.table, found, spec.data.unseen, what, "unseen", notes, fix)[pool.rows])
+    if not len(kept):
+        raise DataError(f"{pool.table.path}: no row of {name} has a label that train has.", fix)
+    return kept
+
+
+def check_groups(name: str, parts: dict[str, Pool]) -> None:
+    """Refuse a group that stands in more than one part."""
+    seen: dict[str, str] = {}
+    for part, pool in parts.items():
+        for group in set(() if pool.groups is None else pool.groups):
+            if not group.startswith("\0") and seen.setdefault(group, part) != part:
+                raise DataError(
+                    f'{name} "{group}" stands in {seen[group]} and in {part}.',
+                    "Split one table ([data] source and split), or leave [data] group out.",
+                )
+
+
+def class_weights(
+    setting: str | dict[str, float], targets: np.ndarray, labels: tuple[str, ...]
+) -> np.ndarray | None:
+    """(C,) float64 weights in label order from [train] class_weights; None for "none".
+
+    "balanced": n / (C * count), from the training targets given. A table: 1.0 where it has no entry.
+    """
+    if setting == "none":
+        return None
+    if setting == "balanced":
+        counts = Counter(targets)
+        return np.array([len(targets) / (len(labels) * counts[label]) for label in labels])
+    for label, weight in setting.items():
+        if label not in labels:
+            hint = nearest(label, labels) or "."
+            raise DataError(f'[train] class_weights: "{label}" is no label of train{hint}',
+                            f"Labels: {', '.join(labels[:30])}.")  # fmt: skip
+        if not 0 <= weight < math.inf:
+            raise DataError(f'[train] class_weights: "{label}" = {weight} is no finite number from 0.')
+    weights = np.array([setting.get(label, 1.0) for label in labels])
+    if not weights.any():
+        raise DataError("[train] class_weights: all are 0, so nothing would be learnt.")
+    return weights

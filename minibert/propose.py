@@ -1,0 +1,319 @@
+"""The first spec for a table: which column is the text, which the label, what kind of task it is.
+
+In:  a table's path.   Out: the text of a commented TOML spec that loads as it stands.
+Nothing is asked and nothing hidden: every guess stands in the spec as a key, with the reason beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import spec as schema
+from .data import MOST_LABELS, PART_WORDS, blank, count_of, make_splits, number
+from .errors import DataError
+from .tables import FORMATS, Table, plain_separator, read_table, sniff
+
+SPLIT = (0.625, 0.125, 0.25)
+LENGTHS = (32, 64, 96, 128, 192, 256)  # max_tokens that are proposed; more is slow, so it is a choice
+SETTINGS = {  # rows to train on at most -> epochs, learning_rate, batch_size: few texts want more rounds
+    1_000: (8, 1e-4, 16),
+    10_000: (4, 5e-5, 32),
+    math.inf: (3, 5e-5, 32),
+}
+
+# Words in column names: what a label is often called, what a code is, what is rarely predicted, and who
+# or what several rows may be of.
+LABEL = {
+    "label",
+    "labels",
+    "category",
+    "class",
+    "topic",
+    "target",
+    "sentiment",
+    "emotion",
+    "stance",
+    "intent",
+}
+MAYBE = {"score", "rating", "gold", "code", "major", "polarity", "quality"}
+CODE = {"label", "labels", "category", "class", "topic", "stance", "intent", "code", "major", "type"}
+OTHER = {
+    "date",
+    "time",
+    "duration",
+    "count",
+    "url",
+    "link",
+    "language",
+    "source",
+    "age",
+    "sex",
+    "gender",
+    "country",
+}
+NUMBERED = {"id", "ids", "idx", "index"}
+UNIT = NUMBERED | {
+    "user",
+    "author",
+    "writer",
+    "speaker",
+    "participant",
+    "person",
+    "document",
+    "session",
+    "worker",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """What a column looks like: `numbers` is None unless every filled cell is a number."""
+
+    name: str
+    place: int
+    filled: int
+    distinct: int
+    words: float  # a filled cell, on average
+    numbers: np.ndarray | None
+    decimal: str
+
+    @property
+    def tokens(self) -> set[str]:
+        """The words of the name, in lower case: "userID" -> user, id."""
+        return set(re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.name).lower()))
+
+
+def propose(path: Path | str, *, separator: str = "", encoding: str = "") -> str:
+    """The TOML text of a spec for a table; DataError where no column could be a text or a label."""
+    table, form = open_sniffed(path, separator, encoding)
+    columns = describe(table)
+    text = text_column(columns, table)
+    pair = pair_column(columns, text)
+    parts = part_column(columns, table)
+    used = {c.name for c in (text, pair, parts) if c}
+    groups = [] if parts else group_columns(columns, used, len(table.frame))
+    labels = label_columns(columns, used | {c.name for c in groups}, text, len(table.frame))
+    if not labels:
+        raise DataError(
+            f"{table.path}: no column could be a label: one with a few classes, or with numbers.",
+            f"Columns: {', '.join(c.name for c in columns)}. Add one, or write the spec by hand.",
+        )
+    found = {"text": text, "pair": pair, "parts": parts, "label": labels[0], "others": labels[1:5]}
+    for group in [*groups[:1], None]:  # whole groups can leave a class out of train: then without
+        rows = compose(table, form, {**found, "group": group, "units": groups})
+        try:
+            make_splits(schema.parse(tables_of(rows)), {"source": table})
+            break
+        except DataError:
+            if group is None:
+                raise
+    return render(rows, Path(path).name)
+
+
+def open_sniffed(path: Path | str, separator: str = "", encoding: str = "") -> tuple[Table, dict[str, Any]]:
+    """(the table, the keys of [data] that open it beyond the defaults: separator, encoding)."""
+    likely_separator, likely_encoding = sniff(path)
+    usual = FORMATS.get(Path(Path(path).name.lower().removesuffix(".gz")).suffix, ("text", ""))[1]
+    separator = plain_separator(separator) or likely_separator or usual
+    encoding = encoding or likely_encoding or "utf-8"
+    table = read_table(path, separator=separator, encoding=encoding)
+    form = {"separator": separator if separator != usual else "", "encoding": encoding}
+    return table, {k: v for k, v in form.items() if v and v != "utf-8"}
+
+
+def describe(table: Table) -> list[Column]:
+    """What each column of a table looks like."""
+    columns = []
+    for place, name in enumerate(table.frame.columns):
+        cells = [cell for cell in table.frame[name] if cell.strip()]
+        numbers, decimal = None, "."
+        for mark in (".", ","):
+            values = [number(cell, mark) for cell in cells]
+            if values and None not in values:
+                numbers, decimal = np.array(values), mark
+                break
+        words = sum(len(cell.split()) for cell in cells) / max(1, len(cells))
+        columns.append(Column(name, place, len(cells), len(set(cells)), words, numbers, decimal))
+    return columns
+
+
+def text_column(columns: list[Column], table: Table) -> Column:
+    """The column with the longest cells, in words."""
+    wordy = [c for c in columns if c.numbers is None and c.filled]
+    if not wordy:
+        raise DataError(f"{table.path}: no column holds texts.", "A text column is needed.")
+    first = max(wordy, key=lambda c: c.words)
+    return first if first.words > 1 else max(wordy, key=lambda c: c.distinct)
+
+
+def pair_column(columns: list[Column], text: Column) -> Column | None:
+    """The text column right behind `text` whose name differs only in 2 for 1, or b for a."""
+    for c in columns:
+        differ = [x + y for x, y in zip(text.name.lower(), c.name.lower()) if x != y]
+        alike = len(c.name) == len(text.name) and differ in (["12"], ["ab"])
+        if alike and c.words > 1 and c.place == text.place + 1:
+            return c
+    return None
+
+
+def part_column(columns: list[Column], table: Table) -> Column | None:
+    """A column that says train and test (and perhaps validation) in every row."""
+    for c in columns:
+        if 2 <= c.distinct <= 4 and c.filled == len(table.frame):
+            words = {PART_WORDS.get(cell.strip().lower()) for cell in set(table.frame[c.name])}
+            if {"train", "test"} <= words and None not in words:
+                return c
+    return None
+
+
+def group_columns(columns: list[Column], used: set[str], rows: int) -> list[Column]:
+    """Columns that name who or what a row is of, where one such has several rows."""
+    named = [c for c in columns if c.name not in used and c.tokens & UNIT and c.filled > rows / 2]
+    return [c for c in named if 10 <= c.distinct <= c.filled / 1.5]
+
+
+def label_columns(columns: list[Column], used: set[str], text: Column, rows: int) -> list[Column]:
+    """The columns that could be predicted, likeliest first: by name and size, then nearness to the text."""
+
+    def likely(c: Column) -> tuple[int, int]:
+        name = 3 * bool(c.tokens & LABEL) + bool(c.tokens & MAYBE) - 2 * bool(c.tokens & OTHER)
+        return (c.numbers is None and c.distinct > 100) - name, abs(c.place - text.place)
+
+    named = [c for c in columns if c.name and c.name not in used and not c.tokens & NUMBERED]
+    known = [c for c in named if c.filled > rows / 2 and c.distinct > 1]
+    known = [c for c in known if not (is_whole(c) and c.distinct == c.filled)]  # a number for each row: an id
+    most = min(MOST_LABELS, rows / 2)
+    return sorted((c for c in known if c.distinct <= most or c.numbers is not None), key=likely)
+
+
+def is_whole(c: Column) -> bool:
+    """Whether all values are whole numbers, written as such or not."""
+    return c.numbers is not None and bool((c.numbers == np.round(c.numbers)).all())
+
+
+def kind_of(c: Column) -> tuple[str, str]:
+    """("classification" or "regression", why) for a label column."""
+    if c.numbers is None:
+        return "classification", f"{c.name} holds words, {c.distinct} different ones"
+    low, high = c.numbers.min(), c.numbers.max()
+    span = f"{low:g} to {high:g}"
+    if not is_whole(c):
+        return "regression", f"{c.name} holds numbers with decimals, {span}"
+    if c.distinct > 100:
+        return "regression", f"{c.name} holds {c.distinct} different numbers, {span}"
+    if c.distinct <= 2 or c.tokens & CODE:
+        return "classification", f"{c.name} holds {c.distinct} whole numbers, {span}, which look like codes"
+    if c.distinct > 20 or (c.distinct >= 5 and low != 0 and high - low + 1 == c.distinct) or high == 10:
+        return "regression", f"{c.name} holds the whole numbers {span}, which look like a scale"
+    return "classification", f"{c.name} holds {c.distinct} whole numbers, {span}, which look like codes"
+
+
+Row = tuple[str, str, Any, str]  # table, key, value, why ("" if there is nothing to say)
+
+
+def compose(table: Table, form: dict[str, Any], found: dict[str, Any]) -> list[Row]:
+    """The keys of the spec with their values and reasons."""
+    text, pair, label, group, parts = (found[k] for k in ("text", "pair", "label", "group", "parts"))
+    kind, why = kind_of(label)
+    other = "regression" if kind == "classification" else "classification"
+    why += f'; if that is wrong: "{other}"' if is_whole(label) else ""
+    frame, n = table.frame, len(table.frame)
+    cells = {c.name: frame[c.name].to_numpy(dtype=object) for c in (text, pair, label) if c}
+    empty = blank(cells[text.name]) | (blank(cells[pair.name]) if pair else False)
+    unlabelled = blank(cells[label.name]) & ~empty
+    kept = frame[~empty & ~unlabelled]
+    again = kept.duplicated([c.name for c in (text, pair) if c])
+    stem = Path(table.path).name.split(".")[0].lower()
+    stem = Path(table.path).resolve().parent.name.lower() if stem in PART_WORDS else stem
+    name = re.sub(r"[^a-z0-9]+", "_", stem).strip("_")
+    rows: list[Row] = [
+        ("task", "name", name or "task", ""),
+        ("task", "kind", kind, why),
+        ("data", "source", Path(table.path).as_posix(), f"{n:,} rows"),
+        ("data", "text", text.name, f"its cells are the longest: {text.words:.0f} words on average"),
+    ]
+    if pair:
+        rows.append(("data", "pair", pair.name, "by its name"))
+    others = ", ".join(c.name for c in found["others"])
+    rows.append(("data", "label", label.name, f"others that could be: {others}" if others else ""))
+    if parts:
+        rows.append(("data", "split_column", parts.name, "its cells name the parts"))
+    else:
+        rows.append(("data", "split", SPLIT, beside(Path(table.path))))
+    if group:
+        rows.append(
+            ("data", "group", group.name, f"{group.distinct:,} different ones in {group.filled:,} rows")
+        )
+    rows += [("data", key, value, "found in the file") for key, value in form.items()]
+    if label.decimal != "." and kind == "regression":
+        rows.append(("data", "decimal", label.decimal, f"found in {label.name}"))
+    for key, found_rows in (("empty", empty), ("missing_label", unlabelled), ("duplicates", again)):
+        count = int(found_rows.sum())
+        if count and not (key == "duplicates" and parts):
+            rows.append(("data", key, "drop", f"found in {count_of(count)}"))
+    return rows + settings(table, text, pair, n)
+
+
+def beside(path: Path) -> str:
+    """A hint where a file called train has one called test beside it."""
+    word = next((w for w in PART_WORDS if w in path.stem.lower()), "")
+    other = path.with_name(path.name.lower().replace(word, "test")) if word.startswith("train") else path
+    return (
+        f"{other.name} lies beside it: train and test instead of source and split"
+        if other != path and other.exists()
+        else ""
+    )
+
+
+def settings(table: Table, text: Column, pair: Column | None, n: int) -> list[Row]:
+    """The keys of [model], [train] and [baseline], from the number of rows and the length of the texts."""
+    sizes = np.zeros(n)
+    for c in (text, pair):
+        if c:
+            cells = table.frame[c.name]
+            sizes += [
+                max(1.4 * len(cell.split()), len(cell) / 4) for cell in cells
+            ]  # pieces a word, letters a piece
+    most = float(np.quantile(sizes, 0.95)) + (3 if pair else 2)
+    tokens = next((length for length in LENGTHS if length >= most), LENGTHS[-1])
+    share = "19 of 20 texts are likely shorter" if tokens >= most else "many texts are longer and will be cut"
+    epochs, rate, batch = next(v for most, v in SETTINGS.items() if n * SPLIT[0] <= most)
+    return [
+        ("model", "weights", "all-MiniLM-L6-v2", "22 million parameters: minutes on two cores"),
+        ("model", "max_tokens", tokens, f"{share}; minibert check counts them"),
+        ("model", "pooling", "cls", ""),
+        ("train", "epochs", epochs, ""),
+        ("train", "learning_rate", rate, ""),
+        ("train", "batch_size", batch, ""),
+        ("train", "seed", 0, ""),
+        ("baseline", "kind", "tfidf", ""),
+    ]
+
+
+def tables_of(rows: list[Row]) -> dict[str, dict[str, Any]]:
+    """The keys as the tables that spec.parse takes."""
+    out: dict[str, dict[str, Any]] = {name: {} for name in schema.TABLES}
+    for name, key, value, _ in rows:
+        out[name][key] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def render(rows: list[Row], source: str) -> str:
+    """The spec as TOML text: above each key what it does, behind it why it has this value."""
+    lines = [f"# Proposed for {source}: read it, change what is wrong, then run `minibert check` on it."]
+    current = ""
+    for name, key, value, why in rows:
+        if name != current:
+            lines += ["", f"[{name}]"]
+            current = name
+        about = {f.name: f.metadata["about"] for f in dataclasses.fields(schema.TABLES[name])}[key]
+        lines.append(f"# {about}")
+        reason = " ".join(why.split())
+        lines.append(f"{key} = {schema.toml_value(value)}" + (f"  # {reason}" if reason else ""))
+    return "\n".join(lines) + "\n"

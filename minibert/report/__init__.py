@@ -1,0 +1,84 @@
+"""The report of a run: one HTML file that opens anywhere, without a network or a script.
+
+In:  a run folder.   Out: report.html in it.
+
+read.py reads the folder, words.py says it, tables.py and figures.py lay it out, page.html.j2 and
+style.css make it a page. Every text from the data is escaped, and the page forbids itself scripts
+and requests, so that nothing in a data set can act when the report is opened.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+
+from ..metrics import HIGHER_IS_BETTER
+from ..spec import DEFAULT_METRIC, chosen_metric
+from ..system import write_text
+from . import figures, tables, words
+from .read import Run, answers, read_run
+
+LIMITS = {
+    "accuracy": (0, 1),
+    "macro_f1": (0, 1),
+    "pearson": (None, 1),
+    "spearman": (None, 1),
+    "r2": (None, 1),
+}
+
+
+def write(folder: Path | str) -> Path:
+    """Write report.html into a run folder from the files there; returns its path.
+
+    DataError where `folder` is no run folder or a file in it is damaged; files that an unfinished
+    run lacks are said on the page.
+    """
+    folder = Path(folder)
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = pages.get_template("page.html.j2").render(context(read_run(folder)))
+    write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def context(run: Run) -> dict:
+    """What the template sees."""
+    found, chosen = answers(run), chosen_metric(run.spec)
+    drawn = DEFAULT_METRIC[run.kind] if chosen == "loss" else chosen  # the loss has a picture of its own
+    return {
+        "run": run,
+        "name": run.spec.task.name,
+        "place": words.place(run.folder),
+        "lines": words.lines(run),
+        "metric": drawn,
+        "baseline": run.metrics.get("baseline") or {},
+        "found": found,
+        "mistakes": [tables.shown(run, one) for one in found.mistakes],
+        "words": words,
+        "tables": tables,
+        "figures": figures,
+        "curves": curves(run, drawn),
+        "best": words.best_epoch(run),
+        "higher": HIGHER_IS_BETTER,
+    }
+
+
+def curves(run: Run, metric: str) -> dict:
+    """The two pictures of training, where there is something to draw."""
+    best, limits = words.best_epoch(run), LIMITS.get(metric, (0, None))
+    steps = [(one["step"], one["loss"]) for one in run.steps if one.get("loss") is not None]
+    losses = [(one["step"], one["loss"]) for one in run.evaluations if one.get("loss") is not None]
+    every = -(-len(run.evaluations) // 10) or 1
+    ends = [(one["step"], f"{one['epoch']:g}") for one in run.evaluations][every - 1 :: every]
+    kept = next((one["step"] for one in run.evaluations if one["epoch"] == best), None)
+    scores = [(one["epoch"], one[metric]) for one in run.evaluations if one.get(metric) is not None]
+    return {
+        "loss": figures.loss_curve(steps, losses, ends, kept) if steps or losses else "",
+        "metric": figures.metric_curve(words.METRIC[metric][0], scores, best, limits) if scores else "",
+    }

@@ -1,0 +1,247 @@
+"""A run folder, read: what `minibert run` wrote, and the answers worth showing.
+
+In:  the folder.   Out: Run (settings, scores, history, environment), Answers (mistakes, points).
+
+A run that was stopped lacks some files; they read as empty and the page says so. Only spec.toml must
+be there. A torn last line of history.jsonl, left by a killed process, is passed over.
+"""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import spec as specs
+from ..errors import DataError
+from ..spec import TaskSpec
+
+MISTAKES = 12  # shown on the page
+csv.field_size_limit(2**31 - 1)  # the module's own limit, 128 kB, is less than a long text
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything of a run folder but the tables of answers; {} or [] for files that aren't there.
+
+    steps, evaluations   the events of history.jsonl; of a cross-validation, those of the first fold
+    """
+
+    folder: Path
+    spec: TaskSpec
+    metrics: dict[str, Any]
+    steps: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+    environment: dict[str, Any]
+    data: dict[str, Any]
+    status: dict[str, Any]
+
+    @property
+    def folds(self) -> int:
+        """How many times the data were split; 0 where there is one test part."""
+        return self.spec.data.folds
+
+    @property
+    def kind(self) -> str:
+        """classification or regression"""
+        return self.spec.task.kind
+
+    @property
+    def text(self) -> str:
+        """The column that holds the text."""
+        return self.data.get("text_column") or self.spec.data.text
+
+    @property
+    def label(self) -> str:
+        """The column that holds the true label or value."""
+        return self.data.get("label_column") or self.spec.data.label
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One test text with its true and predicted label (as strings) or value (as floats).
+
+    weight   what mistakes are ranked by: the probability of the wrong label, or the size of the error
+    """
+
+    row: str
+    text: str
+    truth: Any
+    predicted: Any
+    weight: float
+    truncated: bool
+    baseline: str = ""
+
+
+@dataclass
+class Answers:
+    """The largest mistakes, worst first, how many there are, and for regression every (truth, value)."""
+
+    mistakes: list[Answer] = field(default_factory=list)
+    wrong: int = 0
+    points: list[tuple[float, float]] = field(default_factory=list)
+    why_none: str = ""
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder. DataError where it is none or a file is damaged."""
+    if not (folder / "spec.toml").is_file():
+        raise DataError(
+            f"{folder} holds no spec.toml, so it is no run folder",
+            "Name the folder that `minibert run` wrote.",
+        )
+    # cross-validation trains once a fold: the curves of several would lie on top of each other
+    events = [event for event in lines(folder / "history.jsonl") if event.get("fold", 1) == 1]
+    return Run(
+        folder,
+        specs.load(folder / "spec.toml"),
+        metrics=table(folder / "metrics.json"),
+        steps=[event for event in events if event.get("event") == "step"],
+        evaluations=[event for event in events if event.get("event") == "evaluation"],
+        environment=table(folder / "environment.json"),
+        data=table(folder / "data.json"),
+        status=table(folder / "status.json"),
+    )
+
+
+def table(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object; {} where there is no such file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as problem:
+        raise DataError(f"{path} can't be read: {problem}", "Run the task again.") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path} holds {type(value).__name__}, not an object", "Run the task again.")
+    return value
+
+
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON Lines file; the last line may be torn, any other may not."""
+    try:
+        written = path.read_bytes().decode("utf-8", "replace").split("\n")
+    except FileNotFoundError:
+        return
+    for number, line in enumerate(written, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError:
+            if number == len(written):
+                return
+            raise DataError(f"{path} line {number} is not JSON", "Run the task again.") from None
+        if isinstance(value, dict):
+            yield value
+
+
+def answers(run: Run) -> Answers:
+    """The test answers of predictions.csv, beside the baseline's of baseline.csv. Read as a stream."""
+    path = run.folder / "predictions.csv"
+    if not path.is_file():
+        return Answers(why_none="the run folder holds no predictions.csv")
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file)
+        header = next(rows, [])
+        columns = Columns(header, run)
+        if columns.why_none:
+            return Answers(why_none=columns.why_none)
+        found = (classified if run.kind == "classification" else regressed)(run, rows, columns)
+    other = baseline_answers(run.folder / "baseline.csv", columns.own, {one.row for one in found.mistakes})
+    found.mistakes = [Answer(**vars(one) | {"baseline": other.get(one.row, "")}) for one in found.mistakes]
+    return found
+
+
+class Columns:
+    """Where things stand in predictions.csv: the input's columns come first, then ours.
+
+    Ours are `label` and `value`, or `predicted_label` and `predicted_value` where the input has a
+    column of that name already.
+    """
+
+    def __init__(self, header: list[str], run: Run):
+        self.own = "label" if run.kind == "classification" else "value"
+        self.ours = {name: i for i, name in enumerate(header)}  # of equal names the last
+        given = {name: i for i, name in reversed(list(enumerate(header)))}  # of equal names the first
+        said = [self.ours[name] for name in (self.own, f"predicted_{self.own}") if name in self.ours]
+        missing = [name for name in (run.text, run.label) if name not in given]
+        self.why_none = ""
+        if missing or not said:
+            self.why_none = f"predictions.csv has no column {', '.join(missing) or self.own}"
+            return
+        self.row, self.said = given.get("row_id"), max(said)
+        self.text, self.pair, self.truth = given[run.text], given.get(run.spec.data.pair), given[run.label]
+
+    def answer(self, weight: float, row: list[str], truth: Any, said: Any) -> Answer:
+        """One row as an Answer; the two texts of a pair are joined by an empty line."""
+        text = row[self.text] if self.pair is None else f"{row[self.text]}\n\n{row[self.pair]}"
+        cut = "truncated" in self.ours and row[self.ours["truncated"]].lower() in ("true", "1")
+        return Answer("" if self.row is None else row[self.row], text, truth, said, weight, cut)
+
+
+def classified(run: Run, rows: Iterator[list[str]], columns: Columns) -> Answers:
+    """Wrong labels, the most probable first."""
+    out, largest = Answers(), Largest()
+    for row in rows:
+        truth, predicted = row[columns.truth].strip(), row[columns.said].strip()
+        if truth != predicted:
+            out.wrong += 1
+            likely = columns.ours.get(f"probability_{predicted}")
+            largest.add(math.nan if likely is None else number(row[likely]), (row, truth, predicted))
+    out.mistakes = [columns.answer(weight, *rest) for weight, rest in largest.ranked()]
+    return out
+
+
+def regressed(run: Run, rows: Iterator[list[str]], columns: Columns) -> Answers:
+    """Every (truth, value), and the texts with the largest errors."""
+    out, largest = Answers(), Largest()
+    for row in rows:
+        truth = number(row[columns.truth].replace(run.spec.data.decimal, "."))
+        value = number(row[columns.said])
+        if math.isfinite(truth) and math.isfinite(value):
+            out.points.append((truth, value))
+            largest.add(abs(truth - value), (row, truth, value))
+    out.wrong = len(out.points)
+    out.mistakes = [columns.answer(weight, *rest) for weight, rest in largest.ranked()]
+    return out
+
+
+class Largest:
+    """Keeps the MISTAKES items of the largest weight; of equal ones, those that came first."""
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[float, int, Any]] = []
+        self.count = 0
+
+    def add(self, weight: float, item: Any) -> None:
+        """Offer an item; a weight that is not a number ranks last."""
+        self.count += 1
+        entry = (-1.0 if weight != weight else weight, -self.count, item)
+        keep = heapq.heappush if len(self.heap) < MISTAKES else heapq.heappushpop
+        keep(self.heap, entry)
+
+    def ranked(self) -> list[tuple[float, Any]]:
+        """(weight, item), the largest first."""
+        return [(weight, item) for weight, _, item in sorted(self.heap, reverse=True)]
+
+
+def baseline_answers(path: Path, own: str, wanted: set[str]) -> dict[str, str]:
+    """row_id -> the baseline's answer, for the wanted rows; {} without the file."""
+    if not path.is_file():
+        return {}
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        return {row["row_id"]: row.get(own, "") for row in csv.DictReader(file) if row["row_id"] in wanted}
+
+
+def number(text: str) -> float:
+    """A cell as a float; NaN where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

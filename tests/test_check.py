@@ -1,0 +1,236 @@
+"""What `check` finds, and that it goes on where it can."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minibert import spec
+from minibert.check import MOJIBAKE, audit, check_spec, check_table
+from minibert.data import load_splits
+from minibert.errors import DataError
+
+REAL = Path(os.environ.get("MINIBERT_DATA", ""))
+real = pytest.mark.skipif("MINIBERT_DATA" not in os.environ, reason="MINIBERT_DATA does not name the texts")
+
+
+class Words:
+    """A tokenizer that counts words, and two special tokens a text."""
+
+    def lengths(self, texts, pairs=None):
+        return np.array([len(f"{a} {b}".split()) + 2 for a, b in zip(texts, pairs or [""] * len(texts))])
+
+
+def task(kind="classification", model=None, **keys):
+    keys = {"text": "text", "label": "label", **keys}
+    return spec.parse({"task": {"name": "t", "kind": kind}, "data": keys,
+                       "model": {"weights": "w", **(model or {})}})  # fmt: skip
+
+
+def write(folder, name, rows, head="text,label", encoding="utf-8"):
+    path = folder / name
+    path.write_bytes("\n".join([head, *rows, ""]).encode(encoding))
+    return path
+
+
+def has(found, severity, *fragments):
+    """Whether one finding of that severity holds every fragment; the report and its JSON hold it too."""
+    hits = [r for r in found.rows if r.severity == severity and all(f in r.sentence for f in fragments)]
+    assert len(hits) <= 1
+    if hits:
+        assert " ".join(hits[0].sentence.split()) in " ".join(found.text().split())
+        assert hits[0]._asdict() in json.loads(json.dumps(found.as_dict(), allow_nan=False))["findings"]
+    return bool(hits)
+
+
+PLAIN = [f"plain text {i},{'ab'[i % 2]}" for i in range(40)]
+
+
+def test_sound_tables_give_no_complaint(tmp_path):
+    write(tmp_path, "train.csv", PLAIN)
+    write(tmp_path, "test.csv", [f"test {row}" for row in PLAIN])
+    found = check_spec(task(train="train.csv", test="test.csv"), tmp_path.joinpath, Words())
+    assert found.errors == 0 and {row.severity for row in found.rows} == {"info"}
+    assert "0 errors, 0 warnings" in found.text()
+    assert has(found, "info", "train.csv: 40 rows, 2 columns") and has(
+        found, "info", "right for 50.0% of train"
+    )
+    labels, lengths, tokens = found.tables
+    assert labels.columns == ("label", "train", "validation", "test")
+    assert labels.rows == [("a", 18, 2, 20), ("b", 18, 2, 20), ("all", 36, 4, 40)]
+    assert lengths.rows[0] == ("train, words", 3, 3, 3, 3, 3, 3)
+    assert tokens.rows[0] == ("train, tokens", 5, 5, 5, 5, 5, 5)
+    assert "validation" in found.text() and "Lengths in tokens" in found.text()
+
+
+def test_each_trouble_is_found_and_the_look_goes_on(tmp_path):
+    odd = [" ,a", "no label, ", "plain text 1,b", "plain text 1,a", "its â€™ gone,a", "lost \ufffd,b",
+           "a [SEP] here,a", "x,A", "y,a ", "z,cafe\u0301", "zz,caf\u00e9"]  # fmt: skip
+    write(tmp_path, "train.csv", [*PLAIN, *odd])
+    write(tmp_path, "test.csv", ["plain text 1,b", "plain text 3,b", "new,a", "newer,q"])
+    found = check_spec(task(train="train.csv", test="test.csv", validation=0.2), tmp_path.joinpath, Words())
+    assert has(found, "error", "train.csv: 1 row without text: row 40 (line 42)", 'empty = "drop"')
+    assert has(found, "error", "1 row without label: row 41 (line 43)", 'missing_label = "drop"')
+    assert has(found, "error", '"q" (1)', "unseen")
+    assert has(found, "warning", "2 rows of test: the same text stands in ") or (
+        has(found, "warning", "1 row of test: the same text stands in train")
+        and has(found, "warning", "1 row of test: the same text stands in validation")
+    )
+    assert has(found, "warning", "1 text stands under more than one label", "'plain text 1'", "a, b")
+    assert has(found, "warning", "differ only in case", "'A' (1)", "'a '")
+    assert has(found, "warning", "differ only in case", "caf\u00e9")
+    assert has(found, "warning", "fewer than 10 rows", '"A" (1)')
+    for severity, words in (("warning", "UTF-8 read as"), ("warning", "U+FFFD"), ("info", "[SEP]")):
+        assert any(
+            words in r.sentence and r.severity == severity and "row " in r.sentence for r in found.rows
+        )
+    assert found.errors == 3
+    assert found.tables[0].rows[-1][3] == 4  # the test row with the unknown label is counted too
+
+
+def test_duplicates_in_a_part(tmp_path):
+    write(tmp_path, "train.csv", [*PLAIN, *["again,a"] * 20])
+    write(tmp_path, "test.csv", ["x,a", "x,a", "y,b"])
+    keys = {"train": "train.csv", "test": "test.csv"}
+    assert has(
+        check_spec(task(**keys), tmp_path.joinpath), "warning", "test: 1 row with a text that stood before"
+    )
+    dropped = check_spec(task(**keys, duplicates="drop"), tmp_path.joinpath)
+    assert has(dropped, "info", "train.csv: 19 rows with a text that stood before", "dropped")
+    assert not has(dropped, "warning", "stood before")
+
+
+def test_regression(tmp_path):
+    write(tmp_path, "a.csv", [*[f"text {i},{i / 2}" for i in range(40)], "bad,nan", 'worse,"1,5"'])
+    keys = {"source": "a.csv", "split": [0.5, 0.25, 0.25]}
+    found = check_spec(task("regression", **keys), tmp_path.joinpath)
+    assert has(found, "error", "2 rows whose label is no finite number", "'nan'", "row 40 (line 42), row 41")
+    assert has(found, "error", "row 40 (line 42) has label = 'nan'")  # what a run would say
+    assert [grid.title for grid in found.tables] == ["Targets", "Lengths of the texts"]
+    assert found.tables[0].rows[0][:3] == ("source", 42, 0.0) and found.tables[0].rows[0][-1] == 19.5
+    write(tmp_path, "a.csv", [f"text {i},{i / 2}" for i in range(40)])
+    sound = check_spec(task("regression", **keys), tmp_path.joinpath)
+    assert sound.errors == 0 and [row[:2] for row in sound.tables[0].rows] == [
+        ("train", 20),
+        ("validation", 10),
+        ("test", 10),
+    ]
+
+
+def test_truncation_is_counted(tmp_path):
+    write(tmp_path, "train.csv", [*PLAIN, *[f"{'word ' * 20}{i},a" for i in range(10)]])
+    write(tmp_path, "test.csv", [f"test {row}" for row in PLAIN])
+
+    def look(truncation="head", most=13):
+        keys = {"max_tokens": most, "truncation": truncation, "stride": 2}
+        return check_spec(task(model=keys, train="train.csv", test="test.csv"), tmp_path.joinpath, Words())
+
+    cut = next(row for row in look().rows if row.topic == "lengths" and row.sentence.startswith("train"))
+    train = look().tables[0].rows[-1][1]
+    n = int(cut.sentence.split()[1])
+    assert cut.severity == "warning" and 8 <= n <= 10
+    assert cut.sentence == (f"train: {n} of {train} texts ({n / train:.1%}) are longer than 13 tokens; "
+                            f"{n * 10 / (n * 23 + (train - n) * 5):.1%} of all tokens are cut.")  # fmt: skip
+    assert has(look("error"), "error", "train", "longer than 13") and look("window").errors == 0
+    assert not any(row.topic == "lengths" for row in look(most=23).rows)  # the longest has 23
+    assert has(look("window"), "info", "train", "read in windows")
+
+
+def test_groups_that_repeat_are_named(tmp_path):
+    rows = [f"text {i},{'ab'[i % 2]},{i // 3}" for i in range(60)]
+    write(tmp_path, "a.csv", rows, "text,label,user_id")
+    keys = {"source": "a.csv", "split": [0.5, 0.25, 0.25]}
+    assert has(check_spec(task(**keys), tmp_path.joinpath), "info", '"user_id" has 20 values in 60 rows')
+    assert not has(check_spec(task(**keys, group="user_id"), tmp_path.joinpath), "info", "user_id")
+
+
+def test_folds_are_looked_at(tmp_path):
+    write(tmp_path, "a.csv", PLAIN)
+    found = check_spec(task(source="a.csv", folds=4), tmp_path.joinpath)
+    assert found.errors == 0 and found.tables[0].rows[-1] == ("all", 27, 3, 10)
+    write(tmp_path, "a.csv", [*PLAIN, "single,c"])
+    assert has(check_spec(task(source="a.csv", folds=4), tmp_path.joinpath), "error", '"c" (1)', "unseen")
+
+
+def test_what_can_not_be_read_as_it_is_named_and_read_anyway(tmp_path):
+    write(tmp_path, "a.csv", [row.replace(",", ";") + "\u00e9" for row in PLAIN], "text;label", "cp1252")
+    found = check_table(tmp_path / "a.csv")
+    assert has(found, "error", "0xe9", "line 2", 'encoding = "cp1252"')
+    assert has(found, "info", "read with separator ';', encoding cp1252")
+    assert [row[0] for row in found.tables[0].rows] == ["a\u00e9", "b\u00e9", "all"]
+    (tmp_path / "b.csv").write_bytes(
+        "text,label\n\u00fc\u00f6\u00e4 one,a\n".encode() + b"two \xff,b\n" + b"three x,a\n" * 9
+    )
+    found = check_table(tmp_path / "b.csv")
+    assert has(found, "error", "0xff", "line 3") and has(
+        found, "warning", "1 row with U+FFFD", "row 1 (line 3)"
+    )
+
+
+def test_one_table_missing_leaves_the_other(tmp_path):
+    write(tmp_path, "train.csv", PLAIN)
+    found = check_spec(task(train="train.csv", test="tset.csv"), tmp_path.joinpath)
+    assert has(found, "error", "[data] test", "tset.csv does not exist") and found.tables[0].rows[0] == (
+        "a",
+        20,
+    )
+    write(tmp_path, "test.csv", PLAIN)
+    same = check_spec(task(train="train.csv", test="test.csv"), tmp_path.joinpath)
+    assert has(same, "error", "test and train are the same file")
+    for keys in ({"test": "test.csv", "text": "txt"}, {"test": "none.csv", "train": "nor.csv"}):
+        with pytest.raises(DataError):
+            check_spec(task(**{"train": "train.csv", **keys}), tmp_path.joinpath)
+
+
+def test_a_table_by_itself(tmp_path):
+    write(tmp_path, "a.csv", [f"{i},{row}" for i, row in enumerate(PLAIN)], "id,body,topic")
+    found = check_table(tmp_path / "a.csv")
+    assert has(found, "info", '"body" is taken for the text') and has(
+        found, "info", '"topic" is taken for the label'
+    )
+    named = check_table(tmp_path / "a.csv", "topic", "body")
+    assert not any("taken for" in row.sentence for row in named.rows)
+    with pytest.raises(DataError, match='did you mean "topic"'):
+        check_table(tmp_path / "a.csv", "body", "topics")
+    write(tmp_path, "b.csv", ["only texts here", "and here"], "text")
+    assert [grid.title for grid in check_table(tmp_path / "b.csv").tables] == ["Lengths of the texts"]
+
+
+def test_audit_of_a_run(tmp_path):
+    write(tmp_path, "train.csv", PLAIN)
+    write(tmp_path, "test.csv", ["plain text 1,b", "c,zz"])
+    splits = load_splits(task(train="train.csv", test="test.csv", unseen="wrong"), tmp_path.joinpath)
+    found = audit(splits, Words(), 4)
+    assert any("same text stands in" in row.sentence for row in found.rows)
+    assert has(found, "warning", "train: 36 of 36 texts (100.0%) are longer than 4 tokens")
+    assert found.tables[0].rows[2][0] == "zz"
+
+
+def test_mojibake_is_told_from_letters():
+    for text in ("it\u2019s", "caf\u00e9", "\u201cso\u201d", "\u00a320", "\U0001f600"):
+        for wrong in ("cp1252", "latin-1"):
+            assert MOJIBAKE.search(text.encode().decode(wrong, "replace").replace("\ufffd", "\x9d")), text
+        assert not MOJIBAKE.search(text)
+    for sound in (
+        "N\u00c3O",
+        "\u00c2ge",
+        "Spa\u00df\u201c",
+        "ch\u00e2teau",
+        "\u00e2\u2026!",
+        "\u00f0a",
+        "\u00e9\u00bb.",
+    ):
+        assert not MOJIBAKE.search(sound), sound
+
+
+@real
+def test_real_texts():
+    happy = check_table(REAL / "claff_happydb/data/TRAIN/labeled_10k.csv", "moment", "agency")
+    assert has(happy, "warning", "639 rows with a text that stood before")  # 647 if case is left aside
+    emotion = task(train="dair_emotion/train.txt", test="dair_emotion/test.txt", label="label_name",
+                   separator=";", validation="dair_emotion/val.txt")  # fmt: skip
+    found = check_spec(emotion, REAL.joinpath)
+    assert found.errors == 0 and has(found, "warning", "11 rows of test: the same text stands in train")
+    assert has(found, "warning", "51 texts stand under more than one label")

@@ -1,0 +1,222 @@
+"""config.json: what is read, what is refused and how, and that it is written back as it came."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+
+import pytest
+
+from minibert import config
+from minibert.errors import ConfigError
+
+from .helpers import BERT, FAMILIES, RAW, ROBERTA, toy_config, within
+
+
+def write(tmp_path, raw):
+    path = tmp_path / "config.json"
+    path.write_bytes(raw if isinstance(raw, bytes) else json.dumps(raw).encode())
+    return path
+
+
+def refused(raw) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config.parse(raw)
+    return str(caught.value)
+
+
+# --- what is read ---------------------------------------------------------------------------------
+
+
+def test_every_size_is_read_by_its_published_name():
+    found = toy_config()
+    assert dataclasses.replace(found, raw={}) == config.EncoderConfig(
+        "bert", 101, 24, 3, 4, 37, 53, 2, 1e-12, "gelu", 0.1, 0.1, 0, None, 0.02
+    )
+    assert found.head_width == 6
+
+
+@pytest.mark.parametrize(("family", "offset", "longest"), [("bert", 0, 53), ("roberta", 2, 51)])
+def test_positions_start_after_pad_in_robertas_line(family, offset, longest):
+    assert (toy_config(family).position_offset, toy_config(family).max_tokens) == (offset, longest)
+
+
+def test_the_published_roberta_holds_512_tokens():
+    found = toy_config("roberta", max_position_embeddings=514)
+    assert found.max_tokens == 512
+
+
+def test_minilm(minilm):
+    found = config.read(minilm / "config.json")
+    assert (found.num_layers, found.hidden_width, found.num_heads, found.max_tokens) == (6, 384, 12, 512)
+    assert found.labels == ()
+
+
+def test_a_byte_order_mark_is_no_trouble(tmp_path):
+    assert config.read(write(tmp_path, b"\xef\xbb\xbf" + json.dumps(BERT).encode())) == toy_config()
+
+
+# --- what is written back -------------------------------------------------------------------------
+
+STRANGE = {
+    "auto_map": {"AutoModel": "evil.py--evil.Model"},
+    "_attn_implementation_internal": "../../evil",
+    "transformers_version": "4.8.2",
+    "tokenizer_file": "https://example.org/x",
+    "nested": {"a": [1, 2.5, None, True, "é", "\ud800"]},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_file_comes_back_as_it_was(family):
+    raw = {**RAW[family], **STRANGE, "classifier_dropout": None}
+    assert json.loads(config.parse(raw).to_json()) == raw
+
+
+def test_unknown_keys_change_nothing():
+    assert toy_config(**STRANGE) == toy_config()
+
+
+def test_what_is_written_can_be_written_to_a_file(tmp_path):
+    (tmp_path / "config.json").write_text(toy_config(**STRANGE).to_json(), encoding="utf-8")
+    assert config.read(tmp_path / "config.json").raw["nested"] == STRANGE["nested"]
+
+
+def test_values_and_extras_stand_over_the_file():
+    found = dataclasses.replace(toy_config(num_labels=3), dropout=0.4)
+    out = json.loads(found.to_json(problem_type="regression", num_labels=config.REMOVED))
+    assert (
+        out["hidden_dropout_prob"] == 0.4 and out["problem_type"] == "regression" and "num_labels" not in out
+    )
+
+
+def test_labels_stand_in_the_order_of_their_numbers():
+    names = {str(i): f"c{i}" for i in reversed(range(12))}
+    assert toy_config(id2label=names).labels == tuple(f"c{i}" for i in range(12))
+
+
+@pytest.mark.parametrize("names", [{"0": "a", "2": "b"}, {"one": "a"}, {"00": "a"}])
+def test_labels_without_their_numbers_are_refused(names):
+    with pytest.raises(ConfigError, match="id2label"):
+        _ = toy_config(id2label=names).labels
+
+
+# --- faults B1 to B6 ------------------------------------------------------------------------------
+
+NO_JSON = {
+    "empty": b"",
+    "cut off": b'{"model_type": "be',
+    "no json": b"hidden_size = 24",
+    "not utf-8": b'{"a": "\xff"}',
+    "a list": b"[1]",
+    "a number": b"3",
+    "deep": b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "a number of 5000 digits": b'{"a": ' + b"1" * 5000 + b"}",
+    "large": b'{"a": "' + b"x" * 1_100_000 + b'"}',
+}
+
+
+@pytest.mark.parametrize("name", NO_JSON)
+def test_what_is_no_json_object_is_named(tmp_path, name):
+    path = write(tmp_path, NO_JSON[name])
+    with pytest.raises(ConfigError) as caught, within(5):
+        config.read(path)
+    assert str(path) in str(caught.value)
+
+
+def test_broken_json_is_told_by_line_and_column(tmp_path):
+    with pytest.raises(ConfigError, match=r"line 3, column 1"):
+        config.read(write(tmp_path, b'{\n "model_type": "bert"\n"hidden_size": 3}'))
+
+
+def test_a_missing_file_a_folder_and_a_pipe(tmp_path):
+    with pytest.raises(ConfigError, match="No such file"):
+        config.read(tmp_path / "config.json")
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(ConfigError, match="no regular file"):
+        config.read(tmp_path / "config.json")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(ConfigError, match="no regular file"), within(5):
+            config.read(tmp_path / "pipe")
+
+
+NEEDED = [k for k in config.KEYS.values() if k not in ("classifier_dropout", "initializer_range")]
+
+
+@pytest.mark.parametrize("key", NEEDED)
+def test_no_architecture_key_has_a_default(key):
+    raw = {k: v for k, v in BERT.items() if k != key}
+    assert f"{key} is missing" in refused(raw)
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "hidden_size", "num_hidden_layers", "type_vocab_size"])
+@pytest.mark.parametrize("value", ["12", 12.0, True, None, -1, 0, [12]])
+def test_counts_are_whole_numbers_above_0(key, value):
+    assert f"{key} = {value!r}" in refused({**BERT, key: value})
+
+
+@pytest.mark.parametrize("key", ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"])
+@pytest.mark.parametrize("value", ["0.1", 1.0, -0.1, float("nan"), True])
+def test_dropout_is_a_share(key, value):
+    assert f"{key} = {value!r}" in refused({**BERT, key: value})
+
+
+@pytest.mark.parametrize("value", ["1e-12", 0, -1e-5, float("nan"), float("inf"), None])
+def test_eps_is_above_0(value):
+    assert "layer_norm_eps" in refused({**BERT, "layer_norm_eps": value})
+
+
+UNSUPPORTED = {
+    "hidden_act": ["gelu_new", "gelu_pytorch_tanh", "silu", None, ["gelu"]],
+    "position_embedding_type": ["relative_key", "relative_key_query", "rotary"],
+    "is_decoder": [True],
+    "add_cross_attention": [True],
+    "chunk_size_feed_forward": [8],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(k, v) for k, values in UNSUPPORTED.items() for v in values])
+def test_other_arithmetic_is_refused_not_approximated(key, value):
+    message = refused({**BERT, key: value})
+    assert f"{key} = {value!r}" in message and "support" in message
+
+
+@pytest.mark.parametrize("family", ["distilbert", "electra", "BERT", None, 3, ["bert"], {"bert": 1}])
+def test_other_families_are_named(family):
+    message = refused({**BERT, "model_type": family})
+    assert f"{family!r}" in message and "Supported: bert, roberta" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"num_attention_heads": 5}, "no multiple of num_attention_heads = 5"),
+        ({"pad_token_id": 101}, "pad_token_id = 101"),
+        ({"pad_token_id": -1}, "pad_token_id = -1"),
+        ({"pad_token_id": None}, "pad_token_id = None"),
+    ],
+)
+def test_values_that_do_not_go_together(changes, expected):
+    assert expected in refused({**BERT, **changes})
+
+
+def test_a_roberta_needs_a_position_after_pad():
+    assert "max_position_embeddings = 2" in refused({**ROBERTA, "max_position_embeddings": 2})
+    assert toy_config("roberta", max_position_embeddings=3).max_tokens == 1
+
+
+def test_all_problems_are_told_at_once():
+    changes = {
+        "vocab_size": "x",
+        "hidden_size": 25,
+        "hidden_dropout_prob": 2,
+        "hidden_act": "mish",
+        "is_decoder": True,
+    }
+    raw = {k: v for k, v in {**BERT, **changes}.items() if k != "layer_norm_eps"}
+    message = refused(raw)
+    for part in (*changes, "layer_norm_eps is missing", "no multiple of"):
+        assert part in message
+    assert len(message.splitlines()) == 1 + len(changes) + 1

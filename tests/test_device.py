@@ -1,0 +1,74 @@
+"""Devices and precision by name; what this machine lacks is said."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from minibert import device
+from minibert.errors import ConfigError, EnvironmentProblem
+
+CPU = torch.device("cpu")
+
+
+def test_auto_is_the_cpu_where_there_is_no_card(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device.pick("auto") == CPU
+    with pytest.raises(EnvironmentProblem, match="shows 0"):
+        device.pick("cuda")
+
+
+def test_a_card_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device.pick("auto") == torch.device("cuda")
+    with pytest.raises(EnvironmentProblem, match="shows 2"):
+        device.pick("cuda:3")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "xpu", ""])
+def test_unknown_devices_are_refused(name):
+    with pytest.raises(ConfigError):
+        device.pick(name)
+
+
+def test_precision():
+    assert device.precision("auto", CPU) == (torch.float32, None)
+    assert device.precision("float64", CPU) == (torch.float64, None)
+    with pytest.raises(ConfigError, match="can't be used"):
+        device.precision("bfloat16", CPU)
+    with pytest.raises(ConfigError, match="did you mean"):
+        device.precision("float23", CPU)
+
+
+def test_a_cpu_build_beside_a_card_is_said(monkeypatch):
+    monkeypatch.setattr(device.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "CPU build" in device.hint()
+    monkeypatch.setattr(device.shutil, "which", lambda name: None)
+    assert device.hint() == ""
+
+
+def test_seeds_are_a_function_of_all_numbers():
+    def draw(*numbers):
+        device.seed(*numbers)
+        return torch.rand(3).tolist()
+
+    assert draw(1, 2, 3) == draw(1, 2, 3)
+    seen = {tuple(draw(a, b, c)) for a in range(3) for b in range(3) for c in range(3)}
+    assert len(seen) == 27
+
+
+def test_the_machine_is_described():
+    facts = device.describe(CPU)
+    assert facts["device"] == "cpu" and facts["threads"] >= 1 and facts["cpu_capability"]
+
+
+@pytest.mark.gpu
+def test_a_run_of_the_encoder_on_the_card_equals_the_cpu():
+    import minibert
+
+    texts = ["One short text.", "Another text, somewhat longer than the first one."]
+    cpu, card = (minibert.load("all-MiniLM-L6-v2", device=d).embed(texts) for d in ("cpu", "cuda"))
+    assert abs(cpu - card).max() < 2e-5

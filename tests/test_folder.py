@@ -1,0 +1,49 @@
+"""Run folders: lines that are whole, numbers that JSON can say, and nobody's files touched."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from minibert.errors import ConfigError
+from minibert.folder import RunFolder, finite, read_status
+
+
+def test_what_is_no_number_becomes_null():
+    found = finite({"a": float("nan"), 1: [np.float64("inf"), np.int64(3)], "b": np.array([[1.5]]), "c": (None, True)})
+    assert found == {"a": None, "1": [None, 3], "b": [[1.5]], "c": [None, True]}
+    json.dumps(found, allow_nan=False)
+
+
+def test_events_are_lines(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.event("step", loss=0.5)
+    folder.event("evaluation", loss=float("nan"), text="a\nb")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert lines == [{"event": "step", "loss": 0.5}, {"event": "evaluation", "loss": None, "text": "a\nb"}]
+
+
+def test_a_file_in_the_way_and_a_damaged_status_are_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="is a file"):
+        RunFolder(tmp_path / "file")
+    run = RunFolder(tmp_path / "run")
+    assert read_status(run.path) == "running"
+    (run.path / "status.json").write_text("{")
+    with pytest.raises(ConfigError, match="unreadable"):
+        RunFolder(tmp_path / "run")
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert RunFolder(tmp_path / "empty").path.is_absolute()
+
+
+def test_of_two_runs_that_start_together_one_is_refused(tmp_path, monkeypatch):
+    """Both found the folder empty; only one can create its status file."""
+    monkeypatch.setattr(RunFolder, "clear", lambda self, overwrite: None)
+    RunFolder(tmp_path / "run")
+    with pytest.raises(ConfigError, match="another run"):
+        RunFolder(tmp_path / "run")

@@ -1,0 +1,276 @@
+"""Every kernel by the gate: forward and backward, on every shape of pack; and the registry's word."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from minibert import kernels
+from minibert.batch import pack
+from minibert.errors import ConfigError
+from minibert.kernels import Dropout, gate
+from minibert.kernels.reference import reference
+
+from .helpers import toy_batch
+
+NAMES = ("reference", "sdpa", "padded")
+PACKS = {
+    "ragged": (5, 11, 2),
+    "one token": (1,),
+    "one text": (13,),
+    "equal lengths": (6, 6, 6),
+    "equal lengths apart": (4, 9, 4, 9, 4),
+    "single tokens among others": (1, 7, 1, 1),
+}
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """A registry that forgets what the test registers."""
+    monkeypatch.setattr(kernels, "KERNELS", dict(kernels.KERNELS))
+    monkeypatch.setattr(kernels, "choose_cached", {})
+
+
+def by_hand(q, k, v, layout, scale):
+    """Attention a text, a head and a query at a time: the definition, in float64."""
+    out = torch.empty_like(v)
+    for start, end in zip(layout.cu_seqlens.tolist(), layout.cu_seqlens.tolist()[1:]):
+        for head in range(q.shape[1]):
+            for i in range(start, end):
+                looks = torch.exp(k[start:end, head] @ q[i, head] * scale)
+                out[i, head] = (looks[:, None] * v[start:end, head]).sum(0) / looks.sum()
+    return out
+
+
+@pytest.mark.parametrize("lengths", PACKS.values(), ids=PACKS)
+def test_the_reference_is_the_definition(lengths):
+    layout = pack([[0] * n for n in lengths]).layout
+    q, k, v = torch.randn(3, sum(lengths), 3, 5, dtype=torch.float64)
+    difference = reference(q, k, v, layout, scale=0.4) - by_hand(q, k, v, layout, 0.4)
+    assert difference.abs().max() < 1e-13
+
+
+# --- the gate -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("lengths", PACKS.values(), ids=PACKS)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_kernel_passes_the_gate(name, lengths, dtype, monkeypatch):
+    monkeypatch.setattr(gate, "LENGTHS", lengths)
+    found = kernels.check(name, dtype)
+    assert found.passed, found
+    assert set(found.errors) == {"output", "dq", "dk", "dv"}
+
+
+def leaking(q, k, v, layout, *, scale, dropout=None):
+    """Reads the whole pack as one text."""
+    whole = dataclasses.replace(layout, lengths=(len(q),))
+    return reference(q, k, v, whole, scale=scale)
+
+
+def unscaled(q, k, v, layout, *, scale, dropout=None):
+    return reference(q, k, v, layout, scale=1.0)
+
+
+def low(q, k, v, layout, *, scale, dropout=None):
+    """Right, in less precision than was asked for."""
+    return reference(q.bfloat16(), k.bfloat16(), v.bfloat16(), layout, scale=scale).to(q.dtype)
+
+
+def nan(q, k, v, layout, *, scale, dropout=None):
+    return reference(q, k, v, layout, scale=scale) + torch.nan
+
+
+class WrongBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, out, k):
+        ctx.save_for_backward(k)
+        return out.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, 1e-3 * torch.ones_like(ctx.saved_tensors[0])  # a little of what is not there
+
+
+def wrong_dk(q, k, v, layout, *, scale, dropout=None):
+    return WrongBackward.apply(reference(q, k, v, layout, scale=scale), k)
+
+
+@pytest.mark.parametrize(
+    ("fn", "wrong"),
+    [
+        (leaking, {"output", "dq", "dk", "dv"}),
+        (unscaled, {"output", "dq", "dk", "dv"}),
+        (low, {"output", "dq", "dk", "dv"}),
+        (nan, {"output"}),
+        (wrong_dk, {"dk"}),
+    ],
+)
+def test_a_wrong_kernel_fails(registry, fn, wrong):
+    kernels.register("mine", devices=("cpu",), dtypes=(torch.float32,), dropout="", gradients=True)(fn)
+    found = kernels.check("mine")
+    assert not found.passed
+    assert {name for name, ratio in found.ratios.items() if not ratio <= 2} == wrong
+
+
+def test_a_right_kernel_of_ones_own_passes_and_serves(registry):
+    @kernels.register("mine", devices=("cpu",), dtypes=kernels.FLOATS, dropout="", gradients=False)
+    def mine(q, k, v, layout, *, scale, dropout=None):
+        return reference(q, k, v, layout, scale=scale)
+
+    found = kernels.check("mine")
+    assert found.passed and set(found.errors) == {"output"}, "one without gradients is judged by its output"
+    assert kernels.available()["mine"] == ""
+
+
+def test_the_gate_judges_what_auto_takes():
+    assert kernels.check("auto").name == kernels.choose("auto").name
+
+
+# --- what is the same in all ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_texts_is_no_trouble(name):
+    q = torch.randn(0, 3, 5, requires_grad=True)
+    assert kernels.attend(name, q, q, q, pack([]).layout, scale=1.0).shape == (0, 3, 5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_filler_changes_nothing(name):
+    q, k, v = torch.randn(3, 25, 4, 6, dtype=torch.float64)
+    full, plain = toy_batch(fill_to=25).layout, toy_batch().layout
+    out = kernels.attend(name, q, k, v, full, scale=0.3)
+    alone = kernels.attend(name, q[:18], k[:18], v[:18], plain, scale=0.3)
+    assert out.shape == q.shape and (out[:18] - alone).abs().max() < 1e-14
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dropout_drops_the_stated_share_and_keeps_the_mean(name):
+    """With equal scores and values of 1, a token's context is the mean of what was kept, scaled up."""
+    n, p = 40, 0.25
+    q, v = torch.zeros(n, 50, 4), torch.ones(n, 50, 4)
+    out = kernels.attend(name, q, q, v, pack([[0] * n]).layout, scale=1.0, dropout=Dropout(p))
+    kept = out[..., 0] * n * (1 - p)  # how many of n were kept, for each token and head
+    assert torch.allclose(kept, kept.round(), atol=1e-3)
+    assert abs(float(out.mean()) - 1) < 0.01, "what is kept is scaled by 1 / (1 - p)"
+    assert abs(float(kept.var()) / (n * p * (1 - p)) - 1) < 0.2, "each look is dropped on its own"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dropout_follows_torchs_generator(name):
+    q, k, v = torch.randn(3, 18, 4, 6)
+    layout = toy_batch().layout
+
+    def once(seed):
+        torch.manual_seed(seed)
+        return kernels.attend(name, q, k, v, layout, scale=0.4, dropout=Dropout(0.5))
+
+    assert torch.equal(once(1), once(1)) and not torch.equal(once(1), once(2))
+    assert kernels.KERNELS[name].dropout == "generator"
+
+
+# --- the registry ---------------------------------------------------------------------------------
+
+
+def test_auto_takes_the_first_of_the_written_order(registry):
+    assert kernels.ORDER == ("sdpa", "padded", "reference")
+    able = list(kernels.ORDER)
+    while able:
+        assert kernels.choose("auto").name == able[0]
+        del kernels.KERNELS[able.pop(0)]
+        kernels.choose_cached.clear()
+    with pytest.raises(ConfigError, match="No registered kernel can do this"):
+        kernels.choose("auto")
+
+
+def test_auto_passes_over_what_can_not(registry):
+    options = {"devices": ("cpu",), "dtypes": kernels.FLOATS, "dropout": "", "gradients": True}
+    kernels.register("sdpa", **options)(reference)
+    assert kernels.choose("auto").name == "sdpa"
+    assert kernels.choose("auto", dropout=True).name == "padded"
+
+
+WISHES = [
+    ({"device": "xpu"}, "runs on cpu, not xpu"),
+    ({"dtype": torch.float16}, "has no float16"),
+    ({"dropout": True}, "has no dropout"),
+    ({"gradients": True}, "has no gradients"),
+    ({"window": True}, "has no local windows"),
+    ({"bias": True}, "has no position bias"),
+]
+
+
+@pytest.mark.parametrize(("wish", "why"), WISHES)
+def test_an_unsupported_wish_says_why_and_names_one_that_can(registry, wish, why):
+    options = {"devices": ("cpu", "xpu"), "dtypes": kernels.FLOATS, "dropout": "counter", "gradients": True}
+    kernels.register("able", **options, window=True, bias=True)(reference)
+    kernels.register("poor", devices=("cpu",), dtypes=(torch.float32,), dropout="", gradients=False)(
+        reference
+    )
+    with pytest.raises(ConfigError) as caught:
+        kernels.choose("poor", **wish)
+    assert why in str(caught.value) and "able" in str(caught.value).split("Kernels that can:")[1]
+    assert kernels.available(**wish)["poor"] == why and kernels.available(**wish)["able"] == ""
+
+
+def test_a_kernel_whose_package_is_missing_says_so(registry):
+    options = {"devices": ("cpu",), "dtypes": kernels.FLOATS, "dropout": "", "gradients": True}
+    kernels.register("far", **options, needs="no_such_package")(reference)
+    with pytest.raises(ConfigError, match="needs the package no_such_package"):
+        kernels.choose("far")
+
+
+def test_an_unknown_name_gets_the_nearest():
+    with pytest.raises(ConfigError, match=r'none of that name; did you mean "sdpa"\?'):
+        kernels.choose("spda")
+
+
+def test_windows_and_bias_are_never_passed_over():
+    """The kernels that can't do them don't take them either, so a wish for them can't go unheard."""
+    q = torch.randn(18, 4, 6)
+    for name in NAMES:
+        for wish in ({"window": (1, 1)}, {"bias": torch.zeros(4, 9)}):
+            with pytest.raises(TypeError):
+                kernels.KERNELS[name].fn(q, q, q, toy_batch().layout, scale=1.0, **wish)
+
+
+def test_register_refuses_a_word_it_does_not_know():
+    with pytest.raises(ConfigError, match="dropout"):
+        kernels.register("x", devices=("cpu",), dtypes=kernels.FLOATS, dropout="yes", gradients=True)
+
+
+def test_attend_asks_for_gradients_only_where_they_are_wanted(registry):
+    kernels.register("poor", devices=("cpu",), dtypes=kernels.FLOATS, dropout="", gradients=False)(reference)
+    q = torch.randn(18, 4, 6, requires_grad=True)
+    layout = toy_batch().layout
+    with pytest.raises(ConfigError, match="has no gradients"):
+        kernels.attend("poor", q, q, q, layout, scale=1.0)
+    with torch.no_grad():
+        kernels.attend("poor", q, q, q, layout, scale=1.0)
+
+
+def test_equal_lengths_share_a_group_and_keep_their_places():
+    from minibert.kernels import sdpa
+
+    groups, order, back = sdpa.plan(pack([[0] * n for n in (4, 9, 4)]).layout, torch.device("cpu"))
+    assert groups == [(2, 4), (1, 9)]
+    assert order.tolist() == [0, 1, 2, 3, 13, 14, 15, 16, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+    assert order[back].tolist() == list(range(17))
+    assert sdpa.plan(pack([[0] * n for n in (9, 4, 4)]).layout, torch.device("cpu"))[1:] == (None, None)
+
+
+def test_the_padded_kernel_matches_torchs_own_with_a_mask():
+    layout = toy_batch().layout
+    q, k, v = torch.randn(3, 18, 4, 6, dtype=torch.float64)
+    out = kernels.attend("padded", q, k, v, layout, scale=6**-0.5)
+    start = 0
+    for n in layout.lengths:
+        part = slice(start, start + n)
+        alone = F.scaled_dot_product_attention(*(x[part].transpose(0, 1) for x in (q, k, v))).transpose(0, 1)
+        assert (out[part] - alone).abs().max() < 1e-14
+        start += n

@@ -1,0 +1,153 @@
+"""predict and embed on files: columns and order kept, chunks, odd formats, and nothing half-written."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import minibert
+from minibert import predict
+from minibert.errors import ConfigError, DataError, MiniBertError
+
+from .test_run import finished, texts, weights, write  # noqa: F401  fixtures
+
+
+@pytest.fixture
+def table(tmp_path):
+    rows = [(t, i, "x, y") for i, (t, _, _) in enumerate(texts(25, 9))]
+    return write(tmp_path / "new.csv", rows, ("text", "id", "other"))
+
+
+def answers(path):
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def test_the_inputs_columns_stay_and_ours_follow(finished, table, tmp_path):  # noqa: F811
+    assert predict.predict_file(str(finished), table, tmp_path / "out.csv") == 25
+    found, given = answers(tmp_path / "out.csv"), answers(table)
+    assert list(found.columns) == ["text", "id", "other", "label", "probability_bank", "probability_farm",
+                                   "probability_ship", "tokens", "truncated", "row_id"]  # fmt: skip
+    assert found[list(given.columns)].equals(given)
+    model = minibert.load(finished / "model")
+    assert found["label"].tolist() == model.predict(given["text"].tolist())["label"].tolist()
+
+
+def test_chunks_make_no_difference(finished, table, tmp_path, monkeypatch):  # noqa: F811
+    predict.predict_file(str(finished), table, tmp_path / "one.csv")
+    monkeypatch.setattr(predict, "CHUNK", 4)
+    predict.predict_file(str(finished), table, tmp_path / "many.csv")
+    one, many = answers(tmp_path / "one.csv"), answers(tmp_path / "many.csv")
+    assert one["row_id"].tolist() == many["row_id"].tolist() == [str(i) for i in range(25)]
+    assert one["label"].tolist() == many["label"].tolist()
+    gap = np.abs(one.filter(like="prob").astype(float) - many.filter(like="prob").astype(float)).to_numpy()
+    assert gap.max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["new.tsv", "new.csv.gz", "new.parquet", "new.jsonl", "new.tab"])
+def test_every_format_gives_the_same_answers(name, finished, table, tmp_path):  # noqa: F811
+    frame, path = answers(table), tmp_path / name
+    if name == "new.parquet":
+        frame.to_parquet(path)
+    elif name == "new.jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    elif name == "new.tab":
+        lines = ["text\tid\tother", "string\tstring\tstring", "\t\tmeta"] + ["\t".join(r) for r in frame.to_numpy()]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    else:
+        frame.to_csv(path, index=False, sep="\t" if name == "new.tsv" else ",")
+    predict.predict_file(str(finished), table, tmp_path / "a.csv")
+    predict.predict_file(str(finished), path, tmp_path / "b.csv")
+    assert answers(tmp_path / "a.csv").equals(answers(tmp_path / "b.csv"))
+
+
+def test_a_column_called_label_is_left_alone(finished, tmp_path):  # noqa: F811
+    path = write(tmp_path / "new.csv", [("wheat corn", "mine"), ("loan rate", "own")], ("text", "label"))
+    predict.predict_file(str(finished), path, tmp_path / "out.csv")
+    found = answers(tmp_path / "out.csv")
+    assert found["label"].tolist() == ["mine", "own"]
+    assert set(found["predicted_label"]) <= {"farm", "bank", "ship"}
+
+
+def test_embedded_newlines_quotes_and_na_words_survive(finished, tmp_path):  # noqa: F811
+    rows = [('wheat "corn",\nrain', "NA"), ("null", "01"), ("None", "1e5")]
+    path = write(tmp_path / "new.csv", rows, ("text", "code"))
+    predict.predict_file(str(finished), path, tmp_path / "out.csv")
+    with open(tmp_path / "out.csv", encoding="utf-8", newline="") as file:
+        found = list(csv.reader(file))
+    assert [tuple(r[:2]) for r in found[1:]] == rows
+
+
+def test_formulas_are_defused_on_request(finished, tmp_path):  # noqa: F811
+    path = write(tmp_path / "new.csv", [("=cmd|calc", "1")], ("text", "id"))
+    predict.predict_file(str(finished), path, tmp_path / "plain.csv")
+    predict.predict_file(str(finished), path, tmp_path / "safe.csv", excel_safe=True)
+    assert answers(tmp_path / "plain.csv")["text"][0] == "=cmd|calc"
+    assert answers(tmp_path / "safe.csv")["text"][0] == "'=cmd|calc"
+
+
+def broken(tmp_path, kind):
+    good = "text,id\n" + "wheat corn,1\n" * 30
+    raw = {
+        "a row too wide": good.encode() + b"a,b,c\n",
+        "bytes that are no UTF-8": good.encode() + b"caf\xe9,2\n",
+        "an unclosed quote": good.encode() + b'"open,2\n',
+        "no such column": b"words,id\nwheat,1\n",
+        "an empty file": b"",
+        "a header only": b"text,id\n",
+    }[kind]
+    path = tmp_path / "bad.csv"
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["a row too wide", "bytes that are no UTF-8", "an unclosed quote", "no such column", "an empty file", "a header only"],
+)
+def test_bad_tables_leave_no_output(kind, finished, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(predict, "CHUNK", 8)
+    before = tmp_path / "out.csv"
+    before.write_text("earlier answers")
+    with pytest.raises(DataError) as caught:
+        predict.predict_file(str(finished), broken(tmp_path, kind), before)
+    assert caught.value.exit_code == 2 and "bad.csv" in str(caught.value)
+    assert before.read_text() == "earlier answers"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.csv", "out.csv"]
+
+
+def test_wrong_uses_are_refused(finished, weights, table, tmp_path):  # noqa: F811
+    with pytest.raises(ConfigError, match=r"\.csv or \.tsv"):
+        predict.predict_file(str(finished), table, tmp_path / "out.xlsx")
+    with pytest.raises(ConfigError, match="the input itself"):
+        predict.predict_file(str(finished), table, table)
+    with pytest.raises(ConfigError, match="no head"):
+        predict.predict_file(str(weights), table, tmp_path / "out.csv")
+    with pytest.raises(MiniBertError, match="nowhere"):
+        predict.predict_file(str(tmp_path / "nowhere"), table, tmp_path / "out.csv")
+
+
+def test_embed_writes_a_row_a_text(weights, table, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(predict, "CHUNK", 7)
+    assert predict.embed_file(str(weights), table, tmp_path / "v.npy", column="text", pooling="mean") == (25, 24)
+    found = np.load(tmp_path / "v.npy")
+    assert found.shape == (25, 24) and found.dtype == np.float32
+    right = minibert.load(weights).embed(answers(table)["text"].tolist(), pooling="mean")
+    assert np.abs(found - right).max() < 1e-5
+    with pytest.raises(ConfigError, match="pooling"):
+        predict.embed_file(str(weights), table, tmp_path / "w.npy", column="text")
+    assert not (tmp_path / "w.npy").exists()
+
+
+@pytest.mark.slow
+def test_a_table_larger_than_a_chunk_is_streamed(finished, tmp_path):  # noqa: F811
+    """60,000 rows: the reader never holds more than a chunk, so memory does not grow with the file."""
+    path = tmp_path / "big.csv.gz"
+    with gzip.open(path, "wt", encoding="utf-8", newline="") as file:
+        file.write("text\n" + "wheat corn and rain\n" * 60_000)
+    sizes = [len(frame) for frame in predict.chunks(path, "", "utf-8")]
+    assert max(sizes) == predict.CHUNK and sum(sizes) == 60_000
+    assert predict.predict_file(str(finished), path, tmp_path / "out.csv") == 60_000

@@ -1,0 +1,201 @@
+"""Proposed specs: they parse, they load, and each guess is written down with its reason."""
+
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from minibert import spec
+from minibert.data import load_splits
+from minibert.errors import DataError
+from minibert.propose import propose
+
+REAL = Path(os.environ.get("MINIBERT_DATA", ""))
+real = pytest.mark.skipif("MINIBERT_DATA" not in os.environ, reason="MINIBERT_DATA does not name the texts")
+
+
+def proposed(path, **options):
+    """(the text, the spec it parses to, the splits it loads)."""
+    text = propose(path, **options)
+    task = spec.parse(tomllib.loads(text))
+    return text, task, load_splits(task, Path)
+
+
+def write(folder, rows, head, name="answers.csv", encoding="utf-8"):
+    path = folder / name
+    path.write_bytes("\n".join([head, *rows, ""]).encode(encoding))
+    return path
+
+
+def column(values, head="y", folder=None):
+    """A table of 40 texts with one more column."""
+    return write(
+        folder, [f"some words of text {i};{value}" for i, value in enumerate(values)], f"text;{head}"
+    )
+
+
+def test_every_key_is_explained(tmp_path):
+    rows = [f"some words of text {i},{'ab'[i % 2]}" for i in range(40)]
+    text, task, splits = proposed(write(tmp_path, rows, "comment,topic"))
+    assert (task.data.text, task.data.label, task.task.kind) == ("comment", "topic", "classification")
+    assert task.data.split == (0.625, 0.125, 0.25) and len(splits.train) == 25
+    assert task.task.name == "answers" and task.model.max_tokens == 32
+    lines = text.splitlines()
+    for name, values in tomllib.loads(text).items():
+        about = {f.name: f.metadata["about"] for f in spec.dataclasses.fields(spec.TABLES[name])}
+        for key in values:
+            places = [i for i, line in enumerate(lines) if line.startswith(f"{key} = ")]
+            assert any(lines[i - 1] == f"# {about[key]}" for i in places), key
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_excel_tables_are_recognised_and_the_keys_written(tmp_path, encoding, separator):
+    marks = ["1,25", "-0,5", "3"]
+    rows = [separator.join((f"Über Café {i} – so", f'"{marks[i % 3]}"', f"x{i % 4}")) for i in range(40)]
+    path = write(tmp_path, rows, separator.join(("text", "score", "other")), encoding=encoding)
+    text, task, splits = proposed(path)
+    assert task.data.separator == ("" if separator == "," else separator)
+    assert task.data.encoding == ("utf-8" if encoding == "utf-8-sig" else encoding)
+    assert (task.task.kind, task.data.label, task.data.decimal) == ("regression", "score", ",")
+    assert set(splits.train.targets) == {1.25, -0.5, 3} and splits.train.texts[0].startswith("Über Café")
+    for key in ("separator", "encoding", "decimal"):
+        assert (f"{key} = " in text) == (
+            getattr(task.data, key) != getattr(spec.Data(text="t", label="l"), key)
+        )
+
+
+KINDS = {
+    "words": (["yes", "no", "maybe"], "classification"),
+    "two numbers": ([0, 1], "classification"),
+    "codes from zero": (range(6), "classification"),
+    "codes with gaps": ([1, 2, 5, 99], "classification"),
+    "a scale": ([1, 2, 3, 4, 5], "regression"),
+    "a long scale": (range(1, 10), "regression"),
+    "zero to ten": (range(11), "regression"),
+    "decimals": ([0.5, 1.25], "regression"),
+    "a wide scale": (range(0, 100, 3), "regression"),
+}
+
+
+@pytest.mark.parametrize("case", KINDS)
+def test_kinds(tmp_path, case):
+    values, kind = KINDS[case]
+    values = list(values)
+    path = column([values[i % len(values)] for i in range(80)], folder=tmp_path)
+    text, task, _ = proposed(path)
+    assert task.task.kind == kind
+    line = next(line for line in text.splitlines() if line.startswith("kind = "))
+    assert "# y holds" in line and ("if that is wrong" in line) == (case not in ("words", "decimals"))
+    named, task, _ = proposed(column([i % 5 + 1 for i in range(80)], "topic_code", tmp_path))
+    assert task.task.kind == "classification"  # the name says that numbers are codes
+
+
+def test_rows_that_must_go_are_counted(tmp_path):
+    rows = [f"some words of text {i},{'ab'[i % 2]}" for i in range(40)]
+    rows += [",a", " ,b", "no label here,", "some words of text 3,b"]
+    text, task, splits = proposed(write(tmp_path, rows, "text,label"))
+    assert (task.data.empty, task.data.missing_label, task.data.duplicates) == ("drop",) * 3
+    for line in ('empty = "drop"  # found in 2 rows', 'missing_label = "drop"  # found in 1 row',
+                 'duplicates = "drop"  # found in 1 row'):  # fmt: skip
+        assert line in text.splitlines()
+    assert sum(map(len, (splits.train, splits.validation, splits.test))) == 40
+
+
+def test_groups_parts_and_pairs(tmp_path):
+    rows = [f"{i // 2},first words {i},second words {i},{'ab'[i % 2]}" for i in range(40)]
+    _, task, splits = proposed(write(tmp_path, rows, "writerID,sentence1,sentence2,label"))
+    assert (task.data.group, task.data.text, task.data.pair) == ("writerID", "sentence1", "sentence2")
+    assert splits.train.pairs[0].startswith("second") and not set(splits.train.rows // 2) & set(
+        splits.test.rows // 2
+    )
+    parts = ["train", "dev", "test"]
+    rows = [f"{parts[i % 3]},some words {i},{'ab'[i % 2]}" for i in range(40)]
+    _, task, splits = proposed(write(tmp_path, rows, "part,text,label"))
+    assert task.data.split_column == "part" and task.data.split == () and len(splits.validation) == 13
+    rows = [f"{i // 20},some words {i},{'ab'[i // 20]}" for i in range(40)]  # few groups, a class in each
+    _, task, _ = proposed(write(tmp_path, rows, "user,text,label"))
+    assert task.data.group == ""
+
+
+def test_a_group_that_would_break_the_split_is_left_out(tmp_path):
+    rows = [f"{i},some words {i},b" for i in range(9)] + [f"9,more words {i},a" for i in range(100)]
+    text, task, splits = proposed(write(tmp_path, rows, "user,text,label"))  # one user wrote all of class a
+    assert task.data.group == "" and splits.labels == ("a", "b")
+
+
+def test_a_number_for_each_row_is_no_label(tmp_path):
+    rows = [f"some words {i},{7 * i},{'ab'[i % 2]}" for i in range(40)]
+    assert proposed(write(tmp_path, rows, "text,hmno,tone"))[1].data.label == "tone"
+
+
+def test_a_test_file_beside_is_mentioned(tmp_path):
+    rows = [f"some words of text {i},{'ab'[i % 2]}" for i in range(40)]
+    write(tmp_path, rows, "text,label", "test.csv")
+    text, task, _ = proposed(write(tmp_path, rows, "text,label", "train.csv"))
+    assert "test.csv lies beside it" in text and task.task.name in tmp_path.name.lower().replace("-", "_")
+
+
+def test_long_texts_and_few_rows_set_the_numbers(tmp_path):
+    rows = [f"{'word ' * 60}{i},{'ab'[i % 2]}" for i in range(40)]
+    _, few, _ = proposed(write(tmp_path, rows, "text,label"))
+    assert few.model.max_tokens == 96 and (few.train.epochs, few.train.batch_size) == (8, 16)
+    rows = [f"word {i},{'ab'[i % 2]}" for i in range(3000)]
+    _, many, _ = proposed(write(tmp_path, rows, "text,label"))
+    assert many.train.epochs == 4 and many.train.learning_rate == 5e-5
+    rows = [f"{'word ' * 600}{i},{'ab'[i % 2]}" for i in range(40)]
+    text, long, _ = proposed(write(tmp_path, rows, "text,label"))
+    assert long.model.max_tokens == 256 and "will be cut" in text
+
+
+def test_tables_without_text_or_label_are_refused(tmp_path):
+    with pytest.raises(DataError, match="no column could be a label"):
+        propose(write(tmp_path, [f"text number {i}" for i in range(9)], "text"))
+    with pytest.raises(DataError, match="no column holds texts"):
+        propose(write(tmp_path, ["1,2", "3,4"], "a,b"))
+    with pytest.raises(DataError, match="does not exist"):
+        propose(tmp_path / "none.csv")
+
+
+TABLES = {
+    "cap_policy_topics/data/USCongress.csv.gz": ("text", "major", "classification", {"separator": ";"}),
+    "cap_policy_topics/data/NYTimes.csv.gz": (
+        "Title",
+        "Topic.Code",
+        "classification",
+        {"encoding": "cp1252"},
+    ),
+    "rwwd/data_phase_1/files_clean/meta/rwwd_full.csv": ("text_long", "chosen_emotion", "classification", {}),
+    "emobank/corpus/emobank.csv": ("text", "D", "regression", {"split_column": "split"}),
+    "banking77/banking_data/train.csv": ("text", "category", "classification", {}),
+    "dair_emotion/train.txt": (
+        "text",
+        "label_name",
+        "classification",
+        {"separator": ";", "duplicates": "drop"},
+    ),
+    "empathic_reactions/data/responses/data/messages.csv": (
+        "essay",
+        "distress_bin",
+        "classification",
+        {"group": "response_id"},
+    ),
+    "semeval2018_affect/datasets/task1/V-reg/Valence-reg-En-train.txt": (
+        "Tweet",
+        "Intensity Score",
+        "regression",
+        {"separator": "\t"},
+    ),
+    "mrpc/msr-para-train.tsv": ("#1 String", "Quality", "classification", {"pair": "#2 String"}),
+}
+
+
+@real
+@pytest.mark.parametrize("name", TABLES)
+def test_real_tables(name):
+    text, label, kind, more = TABLES[name]
+    _, task, splits = proposed(REAL / name)
+    assert (task.data.text, task.data.label, task.task.kind) == (text, label, kind)
+    assert {key: getattr(task.data, key) for key in more} == more
+    assert min(len(splits.train), len(splits.validation), len(splits.test)) > 50

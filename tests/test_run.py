@@ -1,0 +1,326 @@
+"""A whole run on a tiny model: the files it leaves, what it refuses, and what happens when it is stopped."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import minibert
+from minibert import config, spec
+from minibert.encoder import Encoder, initialise
+from minibert.errors import ConfigError, DataError, MiniBertError, TrainingError
+from minibert.model import Model
+from minibert.run import run
+from minibert.tokenize import Tokenizer
+
+TOPICS = {
+    "farm": "wheat corn grain harvest soil tractor barley crop field rain",
+    "bank": "loan rate credit money bond deposit market dollar yield debt",
+    "ship": "port vessel cargo tanker crew dock sail fleet harbour wave",
+}
+PLAIN = "the a of in and was said on new more"
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A tiny BERT with a word-piece tokenizer, in the published layout, with random weights."""
+    folder = tmp_path_factory.mktemp("weights")
+    words = [w for text in (*TOPICS.values(), PLAIN) for w in text.split()]
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    (folder / "vocab.txt").write_text("\n".join(vocab), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}', encoding="utf-8")
+    sizes = {"vocab_size": len(vocab), "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "intermediate_size": 37, "max_position_embeddings": 40, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
+             "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
+             "pad_token_id": 0, "model_type": "bert"}  # fmt: skip
+    encoder = Encoder(config.parse(sizes))
+    initialise(encoder, 0.1, seed=1)
+    return Model(encoder, tokenizer=Tokenizer.from_folder(folder)).save(folder / "model")
+
+
+def texts(n, seed):
+    """n rows (text, topic, score): words of one topic among plain words; the score counts topic words."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        topic = list(TOPICS)[i % 3]
+        own = generator.choice(TOPICS[topic].split(), generator.integers(2, 6))
+        words = [*own, *generator.choice(PLAIN.split(), 3)]
+        rows.append((" ".join(generator.permutation(words)), topic, f"{len(own) * 10 + i % 3:.1f}"))
+    return rows
+
+
+def write(path, rows, names=("text", "topic", "score")):
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([names, *rows])
+    return path
+
+
+def task(tmp_path, weights, kind="classification", **changes):
+    write(tmp_path / "train.csv", texts(90, 1))
+    write(tmp_path / "test.csv", texts(45, 2))
+    tables = {
+        "task": {"name": "tiny", "kind": kind},
+        "data": {"train": "train.csv", "test": "test.csv", "validation": 0.2, "text": "text",
+                 "label": "topic" if kind == "classification" else "score"},
+        "model": {"weights": str(weights), "max_tokens": 16},
+        "train": {"epochs": 20, "learning_rate": 1e-3, "batch_size": 8},
+    }  # fmt: skip
+    for name, values in changes.items():
+        tables[name] = {**tables.get(name, {}), **values}
+    return spec.parse(tables, folder=str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def finished(weights, tmp_path_factory):
+    """A completed classification run."""
+    tmp_path = tmp_path_factory.mktemp("finished")
+    outcome = run(task(tmp_path, weights), tmp_path / "out")
+    assert (outcome.status, outcome.exit_code) == ("completed", 0)
+    return tmp_path / "out"
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def test_a_run_leaves_every_file_named(finished):
+    names = {p.name for p in finished.iterdir()}
+    assert names == {"metrics.json", "history.jsonl", "predictions.csv", "baseline.csv", "report.html", "spec.toml",
+                     "environment.json", "data.json", "status.json", "model"}  # fmt: skip
+    assert read(finished, "status.json")["status"] == "completed"
+
+
+def test_scores_and_predictions_agree(finished):
+    scores = read(finished, "metrics.json")
+    table = pd.read_csv(finished / "predictions.csv", dtype=str, keep_default_na=False)
+    assert list(table.columns) == ["row_id", "text", "topic", "score", "label", "probability_bank",
+                                   "probability_farm", "probability_ship", "tokens", "truncated"]  # fmt: skip
+    assert table["row_id"].tolist() == [str(i) for i in range(45)]
+    accuracy = (table["label"] == table["topic"]).mean()
+    found = scores["test"]["accuracy"]
+    assert found["value"] == pytest.approx(accuracy) and found["n"] == 45
+    assert found["low"] <= found["value"] <= found["high"]
+    assert accuracy > 0.7, "a tiny model must learn three word lists"
+    probabilities = table.filter(like="probability_").astype(float)
+    assert probabilities.sum(axis=1).to_numpy() == pytest.approx(1)
+    assert set(scores["baseline"]["test"]) == set(scores["test"]) == set(scores["difference"])
+    baseline = pd.read_csv(finished / "baseline.csv", dtype=str)
+    assert scores["baseline"]["test"]["accuracy"]["value"] == pytest.approx((baseline["label"] == table["topic"]).mean())
+
+
+def test_history_has_a_line_a_step_and_an_epoch(finished):
+    lines = [json.loads(line) for line in (finished / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    steps = [line for line in lines if line["event"] == "step"]
+    evaluations = [line for line in lines if line["event"] == "evaluation"]
+    assert len(steps) == 20 * 9 and [e["epoch"] for e in evaluations] == list(range(1, 21))
+    assert {"step", "epoch", "loss", "learning_rate", "grad_norm", "texts_per_second", "tokens_per_second"} <= set(steps[0])
+    assert sum(e["best"] for e in evaluations) >= 1
+
+
+def test_the_saved_model_gives_the_predictions_that_were_scored(finished):
+    table = pd.read_csv(finished / "predictions.csv", dtype=str, keep_default_na=False)
+    model = minibert.load(finished / "model")
+    again = model.predict(table["text"].tolist())
+    assert again["label"].tolist() == table["label"].tolist()
+    assert again["probability_farm"].to_numpy() == pytest.approx(table["probability_farm"].astype(float), abs=1e-6)
+    assert model.reading["max_tokens"] == 16 and model.labels == ("bank", "farm", "ship")
+
+
+def test_the_same_spec_gives_the_same_bits(weights, tmp_path, finished):
+    run(task(tmp_path, weights), tmp_path / "again")
+    one, two = ((f / "model" / "model.safetensors").read_bytes() for f in (finished, tmp_path / "again"))
+    assert one == two
+    assert (finished / "predictions.csv").read_bytes() == (tmp_path / "again" / "predictions.csv").read_bytes()
+
+
+def test_regression_is_in_original_units_everywhere(weights, tmp_path):
+    run(task(tmp_path, weights, "regression", train={"epochs": 40}), tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    scores = read(tmp_path / "out", "metrics.json")
+    rmse = float(np.sqrt(((table["value"] - table["score"]) ** 2).mean()))
+    assert scores["test"]["rmse"]["value"] == pytest.approx(rmse)
+    assert 15 < table["value"].mean() < 45
+    assert scores["test"]["pearson"]["value"] > 0.5
+    model = minibert.load(tmp_path / "out" / "model")
+    assert (model.head.mean, model.head.deviation) == (0.0, 1.0), "the saved head needs no statistics"
+    again = model.predict(table["text"].tolist())["value"].to_numpy()
+    assert again == pytest.approx(table["value"].to_numpy(), abs=1e-4)
+
+
+def test_folds_test_every_text_once(weights, tmp_path):
+    write(tmp_path / "all.csv", texts(60, 3))
+    tables = task(tmp_path, weights).table()
+    tables["data"] = {"source": "all.csv", "folds": 3, "validation": 0.2, "text": "text", "label": "topic"}
+    tables["train"]["epochs"] = 1
+    run(spec.parse(tables, folder=str(tmp_path)), tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert sorted(table["row_id"]) == list(range(60))
+    assert read(tmp_path / "out", "metrics.json")["test"]["accuracy"]["n"] == 60
+
+
+def test_windows_run_and_predict_alike(weights, tmp_path):
+    long = [(" ".join([t] * 5), topic, s) for t, topic, s in texts(60, 4)]
+    one = task(tmp_path, weights, model={"truncation": "window", "stride": 4, "max_windows": 6}, train={"epochs": 1})
+    write(tmp_path / "train.csv", long)
+    write(tmp_path / "test.csv", long[:20])
+    with pytest.raises(DataError):  # the same texts in train and test file would be a leak; here only the mechanics count
+        write(tmp_path / "test.csv", long)
+        run(one, tmp_path / "leak")
+    write(tmp_path / "test.csv", [(t + " said", topic, s) for t, topic, s in long[:20]])
+    run(one, tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert table["tokens"].max() > 16 and not table["truncated"].any()
+    model = minibert.load(tmp_path / "out" / "model")
+    again = model.predict(table["text"].tolist())
+    assert again["probability_ship"].to_numpy() == pytest.approx(table["probability_ship"].to_numpy(), abs=1e-6)
+
+
+def test_class_weights_early_stopping_and_seeds_are_taken(weights, tmp_path):
+    changes = {"class_weights": "balanced", "patience": 1, "epochs": 60, "head_seed": 5}
+    run(task(tmp_path, weights, train=changes), tmp_path / "out")
+    lines = (tmp_path / "out" / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    epochs = [json.loads(x)["epoch"] for x in lines if '"evaluation"' in x]
+    assert max(epochs) < 60
+    assert read(tmp_path / "out", "environment.json")["seeds"]["head"] == 5
+
+
+def test_no_baseline_is_said_not_hidden(weights, tmp_path):
+    run(task(tmp_path, weights, baseline={"kind": "none"}, train={"epochs": 1}), tmp_path / "out")
+    scores = read(tmp_path / "out", "metrics.json")
+    assert scores["baseline"] is None and scores["difference"] == {}
+    assert not (tmp_path / "out" / "baseline.csv").exists()
+
+
+def test_a_second_run_and_foreign_files_are_refused(weights, tmp_path, finished):
+    before = (finished / "metrics.json").read_bytes()
+    with pytest.raises(ConfigError, match="already holds a run"):
+        run(task(tmp_path, weights), finished)
+    foreign = tmp_path / "mine"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match="not a run's"):
+            run(task(tmp_path, weights), foreign, overwrite=overwrite)
+    assert (finished / "metrics.json").read_bytes() == before
+    assert (foreign / "thesis.txt").read_text() == "years of work" and len(list(foreign.iterdir())) == 1
+
+
+def test_overwrite_replaces_a_run_and_nothing_else(weights, tmp_path):
+    one = task(tmp_path, weights, train={"epochs": 1})
+    run(one, tmp_path / "out")
+    run(one, tmp_path / "out", overwrite=True)
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"notes\.txt"):
+        run(one, tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "notes.txt").exists() and (tmp_path / "out" / "model").is_dir()
+
+
+def rows_with(change):
+    """Training rows with one of them changed."""
+    rows = texts(30, 1)
+    rows[7] = change(rows[7])
+    return rows
+
+
+BAD_TABLES = {
+    "a label that only the test part has": ({}, {"test": [*texts(20, 2), ("wheat the", "moon", "1")]}, "moon"),
+    "one class only": ({}, {"train": [(t, "farm", s) for t, _, s in texts(30, 1)], "test": [("a wheat", "farm", "1")]}, "farm"),
+    "an empty file": ({}, {"train": None}, "empty"),
+    "a header only": ({}, {"train": []}, "no rows"),
+    "a wrong column": ({"data": {"text": "Text"}}, {}, "text"),
+    "an empty text": ({}, {"train": rows_with(lambda r: ("", *r[1:]))}, "row 7"),
+    "NaN targets": ({"kind": "regression"}, {"train": rows_with(lambda r: (*r[:2], "nan"))}, "row 7"),
+    "a word as target": ({"kind": "regression"}, {"train": rows_with(lambda r: (*r[:2], "high"))}, "high"),
+    "a decimal comma": ({"kind": "regression"}, {"train": rows_with(lambda r: (*r[:2], "3,5"))}, "decimal"),
+    "no file": ({"data": {"train": "absent.csv"}}, {}, "absent.csv"),
+    "a text too long": ({"model": {"truncation": "error", "max_tokens": 6}}, {}, "max_tokens = 6"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TABLES)
+def test_bad_input_is_said_and_leaves_nothing(case, weights, tmp_path):
+    changes, tables, word = BAD_TABLES[case]
+    kind = changes.get("kind", "classification")
+    one = task(tmp_path, weights, kind, **{k: v for k, v in changes.items() if k != "kind"})
+    for name, rows in tables.items():
+        path = tmp_path / f"{name}.csv"
+        path.write_text("") if rows is None else write(path, rows)
+    with pytest.raises(MiniBertError) as caught:
+        run(one, tmp_path / "out")
+    assert caught.value.exit_code == 2
+    assert word.lower() in str(caught.value).lower()
+    assert not (tmp_path / "out").exists()
+
+
+def test_text_that_is_not_utf8_names_byte_line_and_key(weights, tmp_path):
+    one = task(tmp_path, weights)
+    raw = (tmp_path / "train.csv").read_bytes().replace(b"wheat", b"caf\xe9 wheat", 1)
+    (tmp_path / "train.csv").write_bytes(raw)
+    with pytest.raises(DataError) as caught:
+        run(one, tmp_path / "out")
+    for word in ("byte", "line", "encoding", "cp1252"):
+        assert word in str(caught.value)
+
+
+def test_divergence_is_a_status_and_exit_1(weights, tmp_path):
+    one = task(tmp_path, weights, train={"learning_rate": 1e30, "clip": 0.0, "warmup": 0.0})
+    with pytest.raises(TrainingError) as caught:
+        run(one, tmp_path / "out")
+    assert caught.value.exit_code == 1
+    assert read(tmp_path / "out", "status.json")["status"] == "diverged"
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def start(tmp_path, weights, *extra):
+    """A long run in a process of its own; returns it once it has made some steps."""
+    one = task(tmp_path, weights, train={"epochs": 5000})
+    (tmp_path / "spec.toml").write_text(one.to_toml(), encoding="utf-8")
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "minibert", "run", str(tmp_path / "spec.toml"), "--out", str(out), *extra],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    watchdog = threading.Timer(120, process.kill)
+    watchdog.start()
+    while process.poll() is None and not ((out / "history.jsonl").exists() and (out / "history.jsonl").stat().st_size > 5000):
+        time.sleep(0.05)
+    return process, out, watchdog
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no POSIX signals to send")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_saves_what_was_reached(number, weights, tmp_path):
+    process, out, watchdog = start(tmp_path, weights)
+    process.send_signal(number)
+    _, said = process.communicate()
+    watchdog.cancel()
+    assert process.returncode == 75, said
+    status = read(out, "status.json")
+    assert status["status"] == "stopped" and signal.Signals(number).name in status["message"]
+    assert "model" in said and "loads" in said
+    found = minibert.load(out / "model").predict(["wheat and corn"])
+    assert found["label"][0] in TOPICS
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no POSIX signals to send")
+def test_a_killed_run_says_running_and_is_not_taken_for_done(weights, tmp_path):
+    process, out, watchdog = start(tmp_path, weights)
+    process.kill()
+    process.communicate()
+    watchdog.cancel()
+    assert read(out, "status.json")["status"] == "running"
+    assert not (out / "metrics.json").exists()
