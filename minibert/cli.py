@@ -127,7 +127,7 @@ def check(
 ) -> int:
     """Look at the data before any training: empty texts, duplicates, labels, lengths, encoding."""
     from . import catalogue
-    from . import check as checks
+    from .data import check as checks
 
     if Path(source).suffix == ".toml" or source in catalogue.tasks():
         from . import spec as specs
@@ -158,7 +158,7 @@ def init(
     debug: Debug = False,
 ) -> None:
     """Propose a commented spec for a table, to be edited rather than written."""
-    from .propose import propose
+    from .data.propose import propose
 
     text = propose(table, separator=separator, encoding=encoding)
     if out is None:

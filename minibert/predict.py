@@ -6,16 +6,15 @@ Out: a CSV with the input's columns and order plus label and probabilities, or v
 
 from __future__ import annotations
 
-import csv
-import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from . import spec, system, tables
-from .errors import ConfigError, DataError
+from . import data, spec, system
+from .data.tables import spelled
+from .errors import ConfigError, DataError, nearest
 from .folder import MODEL
 from .model import Model, load
 from .progress import Bar
@@ -24,59 +23,26 @@ CHUNK = 2000  # rows held at once
 RISKY = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins so as a formula
 
 
-def chunks(path: Path, separator: str, encoding: str, sheet: str = "") -> Iterator[pd.DataFrame]:
-    """The rows of a table, CHUNK at a time, every cell a string as `tables.read_table` reads it.
+def chunks(path: Path, separator: str, encoding: str) -> Iterator[pd.DataFrame]:
+    """The rows of a table, CHUNK at a time, every cell a string as `read_table` gives it."""
+    if path.suffix in (".parquet", ".pq"):
+        yield from parquet_chunks(path)
+    else:
+        yield from data.read_chunks(path, CHUNK, separator=separator, encoding=encoding)
 
-    Text files are streamed. Where something is wrong with one, it is read whole, so that the error
-    names the place as precisely as it does everywhere else.
-    """
-    path, kind, usual = tables.known_format(path)
-    if kind == "parquet":
-        import pyarrow.parquet
 
-        for part in pyarrow.parquet.ParquetFile(path).iter_batches(CHUNK):
-            columns = {
-                n: [tables.spelled(v) for v in c.to_pylist()] for n, c in zip(part.schema.names, part.columns)
-            }
-            yield pd.DataFrame(columns, dtype=object)
-        return
-    if kind != "text":
-        frame = tables.read_table(path, separator=separator, encoding=encoding, sheet=sheet).frame
-        for start in range(0, len(frame), CHUNK):
-            yield frame.iloc[start : start + CHUNK]
-        return
-    separator = tables.plain_separator(separator) or usual
-    opened = gzip.open if path.name.endswith(".gz") else open
+def parquet_chunks(path: Path) -> Iterator[pd.DataFrame]:
+    """The same for Parquet, a batch of its rows at a time."""
+    import pyarrow
+    import pyarrow.parquet
+
     try:
-        with opened(
-            path, "rt", encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline=""
-        ) as file:
-            yield from streamed(csv.reader(file, delimiter=separator, strict=True))
-    except (csv.Error, ValueError, OSError) as problem:
-        tables.read_table(path, separator=separator, encoding=encoding)
-        raise DataError(f"{path} can't be read: {problem}") from None
-
-
-def streamed(rows: Iterator[list[str]]) -> Iterator[pd.DataFrame]:
-    """Chunks of a reader's rows; a row of another width than the header is a ValueError."""
-    names = next(rows, None)
-    if not names:
-        raise ValueError("it has no header")
-    head = [row for _, row in zip(range(2), rows)]
-    if len(head) == 2 and tables.is_orange([names, *head], len(names)):
-        head = []
-    held: list[list[str]] = []
-    for row in (*head, *rows) if head else rows:
-        if not row:
-            continue
-        if len(row) != len(names):
-            raise ValueError(f"a row has {len(row)} fields, the header {len(names)}")
-        held.append(row)
-        if len(held) == CHUNK:
-            yield pd.DataFrame(held, columns=names, dtype=object)
-            held = []
-    if held:
-        yield pd.DataFrame(held, columns=names, dtype=object)
+        for part in pyarrow.parquet.ParquetFile(path).iter_batches(CHUNK):
+            columns = zip(part.schema.names, part.columns)
+            yield pd.DataFrame({n: [spelled(v) for v in c.to_pylist()] for n, c in columns}, dtype=object)
+    except (pyarrow.ArrowException, OSError):
+        data.read_table(path)  # names the file and what is wrong with it
+        raise
 
 
 def open_run(source: str) -> tuple[Model, spec.TaskSpec | None]:
@@ -92,8 +58,6 @@ def open_run(source: str) -> tuple[Model, spec.TaskSpec | None]:
 def column_of(frame: pd.DataFrame, wanted: str, path: Path) -> list[str]:
     """A column's texts, or a DataError that lists the columns."""
     if wanted not in frame.columns:
-        from .errors import nearest
-
         raise DataError(
             f"{path} has no column {wanted!r}{nearest(wanted, frame.columns)}",
             f"Its columns: {', '.join(map(str, frame.columns))}. Name one with --column.",

@@ -20,8 +20,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import __version__, baseline, catalogue, check, data, device, kernels, metrics, report, spec, system
+from . import __version__, baseline, catalogue, data, device, kernels, metrics, report, spec, system
 from .data import Part, Splits
+from .data.check import audit
 from .errors import MiniBertError, TrainingError
 from .folder import MODEL, RunFolder
 from .model import Model, load
@@ -426,7 +427,7 @@ def describe_data(task: TaskSpec, fitted: Fitted, splits: list[Splits]) -> dict[
         "parts": parts,
         "notes": list(fitted.splits.notes)
         + ([f"{len(splits)} folds; the counts are the first's"] if len(splits) > 1 else []),
-        "findings": check.audit(fitted.splits).as_dict()["findings"],
+        "findings": audit(fitted.splits).as_dict()["findings"],
         "text_column": task.data.text,
         "label_column": task.data.label,
     }

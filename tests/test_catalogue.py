@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from minibert import assets, catalogue, sources
-from minibert.assets import Asset, File, Wheel
+from minibert import catalogue
+from minibert.catalogue import assets, sources
+from minibert.catalogue.assets import Asset, File, Wheel
 from minibert.errors import ConfigError, DataError, EnvironmentProblem, MiniBertError, WeightsError
 
 BODY = bytes(range(256)) * 4000  # a megabyte, so that a transfer can break off in the middle
@@ -479,7 +480,7 @@ def ask(tmp_path, server, program: str, **environment) -> subprocess.CompletedPr
     env |= {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_DISABLE_XET": "1"}
     head = (
         "from minibert import catalogue as c\n"
-        "from minibert.assets import Asset, File\n"
+        "from minibert.catalogue.assets import Asset, File\n"
         "toy = Asset(name='toy', kind='weights', hub='own/toy', files=(File('config.json'), File('model.safetensors')))\n"
     )
     return subprocess.run(
@@ -638,7 +639,7 @@ def test_package_folder_in_a_checkout_and_in_an_install(tmp_path, monkeypatch):
     assert catalogue.package_folder("weights") == ROOT / "weights"
     for place in ("site/minibert", "site/minibert/weights", "site/weights"):
         (tmp_path / place).mkdir(parents=True)
-    monkeypatch.setattr(catalogue, "__file__", str(tmp_path / "site/minibert/catalogue.py"))
+    monkeypatch.setattr(catalogue, "__file__", str(tmp_path / "site/minibert/catalogue/__init__.py"))
     with pytest.raises(EnvironmentProblem, match="weights/catalogue.toml is neither in"):
         catalogue.package_folder("weights")
     (tmp_path / "site/weights/catalogue.toml").write_text("")

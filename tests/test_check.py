@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from minibert import spec
-from minibert.check import MOJIBAKE, audit, check_spec, check_table
 from minibert.data import load_splits
+from minibert.data.check import MOJIBAKE, audit, check_spec, check_table
 from minibert.errors import DataError
 
 REAL = Path(os.environ.get("MINIBERT_DATA", ""))

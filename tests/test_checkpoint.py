@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 import minibert
 from minibert import checkpoint
 from minibert.errors import EnvironmentProblem, WeightsError
-from minibert.names import NAMES, WRAPPERS
+from minibert.names import WRAPPERS
 
-from .helpers import FAMILIES, RAW, published, within, write_checkpoint
+from .helpers import FAMILIES, published, within, write_checkpoint
 
 FILE = "model.safetensors"
 
@@ -36,10 +36,8 @@ def refused(folder, head="own") -> str:
 def same_bytes(a, b):
     assert sorted(a) == sorted(b)
     for name, tensor in a.items():
-        assert tensor.dtype == b[name].dtype and tensor.shape == b[name].shape, name
-        assert tensor.view(torch.uint8 if tensor.dim() else tensor.dtype).equal(
-            b[name].view(torch.uint8 if tensor.dim() else tensor.dtype)
-        ), name
+        assert (tensor.dtype, tensor.shape) == (b[name].dtype, b[name].shape), name
+        assert torch.equal(tensor.reshape(-1).view(torch.uint8), b[name].reshape(-1).view(torch.uint8)), name
 
 
 # --- round trips ----------------------------------------------------------------------------------
@@ -69,7 +67,7 @@ def test_the_counter_of_older_files_is_given_back(tmp_path, family, prefix):
     tensors = published(family, prefix=prefix)
     tensors[f"{family}." * prefix + "embeddings.position_ids"] = torch.arange(53)[None]
     model = load(write_checkpoint(tmp_path / "in", family, tensors=tensors))
-    assert model.report.carried[0].endswith("position_ids") or "position_ids" in str(model.report)
+    assert any(name.endswith("position_ids") for name in model.report.carried)
     same_bytes(tensors, load_file(model.save(tmp_path / "out") / FILE))
     half = load_file(model.save(tmp_path / "half", dtype=torch.float16) / FILE)
     assert {str(t.dtype) for n, t in half.items() if "position_ids" not in n} == {"torch.float16"}
@@ -690,4 +688,3 @@ def test_a_stored_entry_says_what_is_in_the_file(tmp_path, family):
     assert {n: (e.dtype, e.shape) for n, e in entries.items()} == {
         n: ("F32", tuple(t.shape)) for n, t in tensors.items()
     }
-    assert RAW[family]["model_type"] in NAMES

@@ -1,4 +1,4 @@
-"""Reading tables (minibert/tables.py) and splitting them (minibert/data.py)."""
+"""Reading tables (minibert/data/tables.py) and splitting them (minibert/data/)."""
 
 import gzip
 import json
@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minibert import spec, tables
-from minibert.data import class_weights, fold_splits, load_splits, take_rows
+from minibert import spec
+from minibert.data import class_weights, fold_splits, load_splits, tables
+from minibert.data.splits import take_rows
+from minibert.data.tables import read_chunks, read_table
 from minibert.errors import DataError, EnvironmentProblem
-from minibert.tables import read_chunks, read_table
 
 REAL = Path(os.environ.get("MINIBERT_DATA", ""))
 real = pytest.mark.skipif("MINIBERT_DATA" not in os.environ, reason="MINIBERT_DATA does not name the texts")

@@ -8,8 +8,8 @@ import pytest
 
 from minibert import spec
 from minibert.data import load_splits
+from minibert.data.propose import propose
 from minibert.errors import DataError
-from minibert.propose import propose
 
 REAL = Path(os.environ.get("MINIBERT_DATA", ""))
 real = pytest.mark.skipif("MINIBERT_DATA" not in os.environ, reason="MINIBERT_DATA does not name the texts")

@@ -44,7 +44,7 @@ def test_the_main_job_is_as_designed():
     assert (task.model.weights, task.model.max_tokens) == ("all-MiniLM-L6-v2", 128)
     full = spec.load(catalogue.locate_task("reuters8_full"))
     assert (full.train.examples, full.train.epochs, full.train.learning_rate) == (0, 3, 5e-5)
-    assert full.data == task.data and full.model == task.model
+    assert (full.data.train, full.data.test) == (task.data.train, task.data.test) and full.model == task.model
 
 
 def test_worry_is_the_papers_setting():

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .errors import DataError, EnvironmentProblem, nearest
+from ..errors import DataError, EnvironmentProblem, nearest
 
 LARGE = 64 << 20  # bytes from which a file is streamed where rows are wanted in pieces
 MOST_BYTES = 2 << 30  # after unpacking: a small .gz can hold a disk full of zeros

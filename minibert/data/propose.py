@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from . import spec as schema
-from .data import MOST_LABELS, PART_WORDS, blank, count_of, make_splits, number
-from .errors import DataError
+from .. import spec as schema
+from ..errors import DataError
+from .parts import MOST_LABELS, blank, count_of, number
+from .splits import PART_WORDS, make_splits
 from .tables import FORMATS, Table, plain_separator, read_table, sniff
 
 SPLIT = (0.625, 0.125, 0.25)

