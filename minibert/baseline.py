@@ -4,7 +4,11 @@ In:  the training and validation Part.   Out: Fitted, whose predict gives labels
 
 "tfidf" counts words and pairs of neighbouring words and fits linear models to them. What it may
 choose from is written below, in CANDIDATES; validation chooses, ties go to the one listed first, and
-no text but the training ones is fitted. The order puts first what did best on the shipped tasks.
+no text but the training ones is fitted.
+
+The candidates and their order are not blind: they were settled in trials that looked at test scores of
+Reuters R8, 20 newsgroups, bill titles, tweets and the worry texts. With few validation texts ties are
+common, so there the order often decides. On those data the baseline is, if anything, flattered.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ MODELS: dict[str, Callable[[float, int], Any]] = {
 }
 
 # model, in how many training texts a word must stand, C (ridge: alpha): tried in this order.
-# Logistic regression is not tried on all words: slow there, and on no task the best.
+# Logistic regression is not tried on all words: slow there, and never ahead of the SVM in the trials.
 CANDIDATES = {
     "classification": (
         ("linear SVM", 2, (3.0, 1.0, 10.0, 0.3, 0.1)),

@@ -150,7 +150,9 @@ class Model(nn.Module):
 
         encoded = self.tokenize(texts, pairs)
         found = self.answer_table(encoded)
-        return pd.DataFrame(self.columns(found) | {"tokens": encoded.tokens, "truncated": encoded.cut > 0})
+        return pd.DataFrame(
+            columns(self.labels, found) | {"tokens": encoded.tokens, "truncated": encoded.cut > 0}
+        )
 
     def answer_table(self, encoded: Encoded) -> np.ndarray:
         """Probabilities (n, C) or values (n,), float64, in the order of the texts."""
@@ -160,14 +162,6 @@ class Model(nn.Module):
         for places, found in self.answers(encoded):
             out[places] = found.numpy()
         return out
-
-    def columns(self, found: np.ndarray) -> dict[str, np.ndarray]:
-        """The table's columns of probabilities (n, C) or values (n,)."""
-        if not self.labels:
-            return {"value": found}
-        names = np.array(self.labels, dtype=object)
-        best = found.argmax(-1) if len(found) else np.zeros(0, dtype=int)
-        return {"label": names[best]} | {f"probability_{c}": found[:, i] for i, c in enumerate(self.labels)}
 
     @torch.inference_mode()
     def embed(
@@ -296,6 +290,14 @@ def check_place(folder: Path, asked: Path, overwrite: bool) -> None:
             f"{asked} holds files that are no part of a model: {', '.join(foreign[:5])}",
             "Move them away, or choose another folder.",
         )
+
+
+def columns(labels: tuple[str, ...], found: np.ndarray) -> dict[str, np.ndarray]:
+    """The table's columns of probabilities (n, C) or values (n,)."""
+    if not labels:
+        return {"value": found}
+    best = np.array(labels, dtype=object)[found.argmax(-1) if len(found) else np.zeros(0, dtype=int)]
+    return {"label": best} | {f"probability_{c}": found[:, i] for i, c in enumerate(labels)}
 
 
 @contextlib.contextmanager

@@ -260,5 +260,5 @@ def test_two_thousand_resamples_take_little_time_and_memory():
     metrics.score("regression", *values(rng, 20_000), resamples=200)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert time.perf_counter() - start < 20  # under 1 s on one idle core; the bound is for busy ones
+    assert time.perf_counter() - start < 20  # 0.2 s when written; the bound is for busy machines
     assert most < 120e6

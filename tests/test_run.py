@@ -324,3 +324,22 @@ def test_a_killed_run_says_running_and_is_not_taken_for_done(weights, tmp_path):
     watchdog.cancel()
     assert read(out, "status.json")["status"] == "running"
     assert not (out / "metrics.json").exists()
+
+
+def test_a_fold_that_lacks_a_rare_class_still_counts_it(weights, tmp_path):
+    rows = [*texts(30, 5), ("wheat wave bond said", "rare", "1")]
+    write(tmp_path / "all.csv", rows)
+    tables = task(tmp_path, weights).table()
+    tables["data"] = {"source": "all.csv", "folds": 3, "validation": 0.2, "text": "text", "label": "topic", "unseen": "wrong"}
+    tables["train"]["epochs"] = 1
+    run(spec.parse(tables, folder=str(tmp_path)), tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert len(table) == 31 and "probability_rare" in table.columns
+    assert table.filter(like="probability_").sum(axis=1).to_numpy() == pytest.approx(1)
+    assert read(tmp_path / "out", "metrics.json")["labels"] == ["bank", "farm", "rare", "ship"]
+
+
+def test_more_tokens_than_positions_is_refused(weights, tmp_path):
+    with pytest.raises(ConfigError, match="holds 40 positions"):
+        run(task(tmp_path, weights, model={"max_tokens": 41}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

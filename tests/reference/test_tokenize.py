@@ -49,7 +49,7 @@ def test_single_texts(both, real_texts, most):
 def test_pairs(both, real_pairs, most):
     """The reference's strategy longest_first, in rooms odd and even."""
     ours, theirs = both
-    a, b = ([*ODD, *ODD[::-1], *side] for side in zip(*real_pairs))
+    a, b = ([*ODD, *ODD[::-1], *side] for side in zip(*real_pairs[:40]))
     b[: len(ODD)] = ODD[1:] + ODD[:1]
     for first, second in ((a, b), (b, a)):
         found = ours.encode(first, second, max_tokens=most)

@@ -1,0 +1,209 @@
+"""Fine-tune one model on one split: the published encoder, a new head, the loop, the best epoch kept.
+
+In:  a TaskSpec, Splits, a run folder for the history.   Out: Fitted, with the test part's predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+
+from . import data, device, metrics, spec, system
+from .data import Part, Splits
+from .errors import ConfigError
+from .folder import RunFolder
+from .model import Model, load
+from .progress import Bar
+from .spec import TaskSpec
+from .tokenize import Encoded
+from .train import Plan, Step, train
+
+
+@dataclass
+class Fitted:
+    """A fine-tuned model on one split: what it predicts for the test part, and how it got there."""
+
+    splits: Splits
+    model: Model
+    encoded: dict[str, Encoded]
+    test: np.ndarray  # probabilities (n, C) or values (n,)
+    best_epoch: int = 0
+    validation: dict[str, float] = field(default_factory=dict)
+    stopped: str = ""  # the signal that ended it early
+
+
+def new_model(task: TaskSpec, splits: Splits, place: str) -> Model:
+    """The published encoder with a new head for this task."""
+    number, _ = device.precision(task.train.dtype, device.pick(place))
+    model = load(
+        task.model.weights,
+        head=task.task.kind,
+        kernel=task.model.kernel,
+        device=place,
+        dtype=str(number).removeprefix("torch."),
+        labels=splits.labels,
+        pooling=task.model.pooling,
+        seed=task.train.seeds["head"],
+        dropout=task.model.dropout,
+        attention_dropout=task.model.attention_dropout,
+    )
+    m = task.model
+    if m.max_tokens > model.config.max_tokens:
+        raise ConfigError(
+            f"[model] max_tokens = {m.max_tokens}, but {m.weights} holds {model.config.max_tokens} positions",
+            'Lower it; truncation = "window" reads longer texts in pieces.',
+        )
+    model.reading = {
+        "max_tokens": m.max_tokens,
+        "truncation": m.truncation,
+        "stride": m.stride,
+        "max_windows": m.max_windows,
+    }
+    if task.task.kind == "regression":
+        model.head.standardise(torch.tensor(splits.train.targets))
+    return model
+
+
+def encode_all(task: TaskSpec, model: Model, splits: Splits) -> dict[str, Encoded]:
+    """Token ids of the three parts."""
+    parts = (splits.train, splits.validation, splits.test)
+    return {p.name: model.tokenize(p.texts, p.pairs, rows=p.rows.tolist()) for p in parts}
+
+
+def class_numbers(part: Part, labels: tuple[str, ...]) -> np.ndarray:
+    """(n,) int64 places in `labels`; -1 for a label that training never saw. Values for regression."""
+    if not labels:
+        return part.targets.astype(np.float64)
+    known = {label: i for i, label in enumerate(labels)}
+    return np.array([known.get(t, -1) for t in part.targets], dtype=np.int64)
+
+
+def fit(
+    task: TaskSpec, splits: Splits, model: Model, folder: RunFolder, stop: system.Stop, fold: int = 0
+) -> Fitted:
+    """Fine-tune, keep the best epoch by validation, and predict the test part with it."""
+    encoded = encode_all(task, model, splits)
+    weights = data.class_weights(task.train.class_weights, splits.train.targets, splits.labels)
+    loss_of = loss_function(
+        task, model, encoded["train"], class_numbers(splits.train, splits.labels), weights
+    )
+    t = task.train
+    plan = Plan(
+        len(splits.train), t.epochs, t.batch_size, t.learning_rate, t.warmup, t.weight_decay, t.clip,
+        t.seeds["order"], t.seeds["dropout"], t.tokens_per_microbatch,
+    )  # fmt: skip
+    chosen = spec.chosen_metric(task)
+    fitted = Fitted(splits, model, encoded, np.zeros(0))
+    best_state, stale = None, 0
+    name = f"{task.task.name}, fold {fold}" if fold else task.task.name
+    with Bar(name, plan.steps, "steps") as bar:
+        for step in train(model, loss_of, encoded["train"].lengths.tolist(), plan):
+            log_step(folder, step, bar, fold)
+            if step.ends_epoch:
+                scores = validate(task, fitted)
+                is_best = improves(chosen, scores[chosen], fitted.validation.get(chosen, np.nan))
+                log_evaluation(folder, step, scores, is_best, chosen, bar, fold, t.epochs)
+                if is_best or best_state is None:
+                    fitted.validation, fitted.best_epoch, stale = scores, step.epoch, 0
+                    best_state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+                else:
+                    stale += 1
+                if t.patience and stale >= t.patience:
+                    bar.line(f"no better {chosen} in {stale} epochs: stopped at epoch {step.epoch}")
+                    break
+            if stop.requested:
+                fitted.stopped = stop.requested
+                break
+    if best_state is not None:
+        model.load_state_dict(best_state)
+    if not fitted.stopped:
+        fitted.test = model.answer_table(encoded["test"])
+    return fitted
+
+
+def improves(metric: str, new: float, old: float) -> bool:
+    """Whether an epoch is better than the best so far; NaN is worse than anything."""
+    if metric == "loss":
+        return new < old or (new == new and old != old)
+    return metrics.better(metric, new, old)
+
+
+def loss_function(
+    task: TaskSpec, model: Model, encoded: Encoded, targets: np.ndarray, weights: np.ndarray | None
+) -> Callable[[list[int], tuple[int, int]], tuple[torch.Tensor, torch.Tensor]]:
+    """What the loop calls: the summed loss of some training texts, and its count."""
+    _, autocast = device.precision(task.train.dtype, model.device)
+    wanted = torch.tensor(targets, device=model.device)
+    number = model.head.out.weight.dtype
+    shares = torch.tensor(weights, device=model.device, dtype=number) if weights is not None else None
+
+    def loss_of(places: list[int], key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        with device.autocast(model.device, autocast):
+            logits = model.logits(encoded, places, key)
+        return model.head.loss(logits.to(number), wanted[places], shares)
+
+    return loss_of
+
+
+def validate(task: TaskSpec, fitted: Fitted) -> dict[str, float]:
+    """Every metric and the loss on the validation part."""
+    found = fitted.model.answer_table(fitted.encoded["validation"])
+    truth = class_numbers(fitted.splits.validation, fitted.splits.labels)
+    return {"loss": loss_value(found, truth, fitted)} | {
+        name: metrics.value(name, truth, decide(found), num_classes=len(fitted.splits.labels) or None)
+        for name in spec.METRICS[task.task.kind]
+    }
+
+
+def loss_value(found: np.ndarray, truth: np.ndarray, fitted: Fitted) -> float:
+    """Mean loss of predictions: cross-entropy of known labels, or squared error in standard units."""
+    if found.ndim == 1:
+        return float(np.mean(((found - truth) / fitted.model.head.deviation) ** 2))
+    known = truth >= 0
+    picked = found[known, truth[known]]
+    return float(-np.log(np.maximum(picked, 1e-30)).mean()) if len(picked) else float("nan")
+
+
+def decide(found: np.ndarray) -> np.ndarray:
+    """Probabilities (n, C) to class numbers (n,); values stay values."""
+    return found.argmax(-1) if found.ndim == 2 else found
+
+
+def log_step(folder: RunFolder, step: Step, bar: Bar, fold: int) -> None:
+    """A line of history and a turn of the bar."""
+    facts = {k: v for k, v in asdict(step).items() if k not in ("ends_epoch", "seconds")}
+    speed = {"texts_per_second": step.texts / step.seconds, "tokens_per_second": step.tokens / step.seconds}
+    folder.event("step", **facts, **speed, **({"fold": fold} if fold else {}))
+    bar.advance(
+        1,
+        f"epoch {step.epoch} loss {step.loss:.3f} {speed['texts_per_second']:.1f} texts/s {speed['tokens_per_second']:,.0f} tokens/s",
+    )
+
+
+def log_evaluation(
+    folder: RunFolder,
+    step: Step,
+    scores: dict[str, float],
+    best: bool,
+    chosen: str,
+    bar: Bar,
+    fold: int,
+    epochs: int,
+) -> None:
+    """A line of history and a line for people, once an epoch."""
+    folder.event(
+        "evaluation",
+        step=step.step,
+        epoch=step.epoch,
+        best=best,
+        **scores,
+        **({"fold": fold} if fold else {}),
+    )
+    mark = " (best so far)" if best else ""
+    bar.line(
+        f"epoch {step.epoch}/{epochs}: loss {step.loss:.3f}, validation loss {scores['loss']:.3f}, "
+        f"{chosen} {scores[chosen]:.3f}{mark}"
+    )

@@ -1,0 +1,106 @@
+"""What sentence-transformers' files ask for: the pooling, the longest text, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from minibert import heads, sentence
+from minibert.errors import ConfigError
+
+STEP = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+
+
+def steps(*kinds, **paths):
+    return [
+        {"idx": i, "name": str(i), "path": paths.get(k, STEP.get(k, "x")), "type": f"sentence_transformers.models.{k}"}
+        for i, k in enumerate(kinds)
+    ]
+
+
+def write(folder, modules, pooling=None, longest=None):
+    raw = modules if isinstance(modules, bytes) else json.dumps(modules).encode()
+    (folder / "modules.json").write_bytes(raw)
+    if pooling is not None:
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    if longest is not None:
+        (folder / "sentence_bert_config.json").write_text(json.dumps(longest))
+    return folder
+
+
+OLD = {
+    "word_embedding_dimension": 384,
+    "pooling_mode_cls_token": False,
+    "pooling_mode_mean_tokens": True,
+    "pooling_mode_max_tokens": False,
+}
+
+
+def test_minilm(minilm):
+    files, embedder, longest = sentence.read(minilm)
+    assert embedder.pool is heads.mean_pooling and embedder.normalise and longest == {"max_tokens": 256}
+    assert set(files) == {
+        "modules.json",
+        "1_Pooling/config.json",
+        "sentence_bert_config.json",
+        "config_sentence_transformers.json",
+    }
+    assert all((minilm / name).read_bytes() == raw for name, raw in files.items())
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [
+        (OLD, heads.mean_pooling),
+        ({**OLD, "pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}, heads.cls_pooling),
+        ({"pooling_mode": "mean"}, heads.mean_pooling),
+        ({"pooling_mode": ["cls"]}, heads.cls_pooling),
+    ],
+)
+@pytest.mark.parametrize("normalise", [True, False])
+def test_todays_words_and_the_older_ones(tmp_path, pooling, expected, normalise):
+    kinds = ["Transformer", "Pooling"] + ["Normalize"] * normalise
+    _, embedder, longest = sentence.read(write(tmp_path, steps(*kinds), pooling))
+    assert (embedder.pool, embedder.normalise, longest) == (expected, normalise, {})
+
+
+def test_without_its_files_nothing_is_said(tmp_path):
+    assert sentence.read(tmp_path) == ({}, None, {})
+    assert sentence.read(write(tmp_path, steps("Transformer")))[1] is None
+
+
+@pytest.mark.parametrize(("most", "expected"), [(99, {"max_tokens": 99}), (None, {}), ("99", {}), (True, {})])
+def test_the_longest_text(tmp_path, most, expected):
+    assert sentence.read(write(tmp_path, steps("Transformer"), None, {"max_seq_length": most}))[2] == expected
+
+
+REFUSED = {
+    "a step we don't do": (steps("Transformer", "Pooling", "Dense"), OLD, "asks for a step Dense"),
+    "max pooling": (steps("Pooling"), {**OLD, "pooling_mode_max_tokens": True}, "pooling_mode_max_tokens"),
+    "two poolings": (steps("Pooling"), {"pooling_mode": ["cls", "mean"]}, "cls, mean"),
+    "no pooling": (steps("Pooling"), {}, "of no kind"),
+    "another word": (steps("Pooling"), {"pooling_mode": "lasttoken"}, "lasttoken"),
+    "nonsense": (steps("Pooling"), {"pooling_mode": {"a": 1}}, "supported: one of cls, mean"),
+    "its config missing": (steps("Pooling"), None, "1_Pooling/config.json can't be read"),
+    "a way out": (steps("Pooling", Pooling="../../etc"), OLD, "no folder beside it"),
+    "the folder above": (steps("Pooling", Pooling=".."), OLD, "no folder beside it"),
+    "an absolute path": (steps("Pooling", Pooling="/etc"), OLD, "no folder beside it"),
+    "no path": (steps("Pooling", Pooling=""), OLD, "no folder beside it"),
+    "no json": (b"<html>", None, "modules.json can't be read"),
+    "a table": ({"a": 1}, None, "modules.json can't be read"),
+    "a number": (b"3", None, "modules.json can't be read"),
+    "steps without a type": ([{"path": ""}], None, "modules.json can't be read"),
+    "steps that are words": (["Pooling"], None, "modules.json can't be read"),
+    "deep": (b"[" * 100_000, None, "modules.json can't be read"),
+    "not utf-8": (b'["\xff"]', None, "modules.json can't be read"),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_what_we_would_do_otherwise_is_refused(tmp_path, fault):
+    modules, pooling, message = REFUSED[fault]
+    with pytest.raises(ConfigError) as caught:
+        sentence.read(write(tmp_path, modules, pooling))
+    assert message in str(caught.value) and str(tmp_path) in str(caught.value)
