@@ -6,7 +6,11 @@ from setuptools import find_packages, setup
 
 version = next(
     line.split('"')[1]
-    for line in Path(__file__).with_name("minibert").joinpath("__init__.py").read_text(encoding="utf-8").splitlines()
+    for line in Path(__file__)
+    .with_name("minibert")
+    .joinpath("__init__.py")
+    .read_text(encoding="utf-8")
+    .splitlines()
     if line.startswith("__version__")
 )
 

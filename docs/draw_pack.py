@@ -36,28 +36,42 @@ def cell(x, y, word, fill):
 def pack(y):
     out = [text(LEFT, y, "The pack: every cell is a real token, N = 13", 16, weight="bold")]
     x, top, n = LEFT, y + 34, 0
-    out.append(text(LEFT, y + 22, "cu_seqlens = [0, 6, 10, 13]: where each text begins, and the end", 13, fill=QUIET))
+    out.append(
+        text(LEFT, y + 22, "cu_seqlens = [0, 6, 10, 13]: where each text begins, and the end", 13, fill=QUIET)
+    )
     for words, fill in zip(TEXTS, FILLS):
         for place, word in enumerate(words):
-            out += [cell(x, top, word, fill), text(x + CELL / 2, top + HIGH + 17, str(place), 12, "middle", QUIET)]
+            out += [
+                cell(x, top, word, fill),
+                text(x + CELL / 2, top + HIGH + 17, str(place), 12, "middle", QUIET),
+            ]
             x += CELL
             n += 1
-        out.append(f'<line x1="{x}" y1="{top - 5}" x2="{x}" y2="{top + HIGH + 5}" stroke="{INK}" stroke-width="3"/>')
+        out.append(
+            f'<line x1="{x}" y1="{top - 5}" x2="{x}" y2="{top + HIGH + 5}" stroke="{INK}" stroke-width="3"/>'
+        )
     out.append(text(x + 10, top + HIGH + 17, "positions", 12, fill=QUIET))
     return out
 
 
 def rectangle(y):
     out = [text(LEFT, y, "The rectangle: B = 3 by T = 6, of which 5 cells are padding", 16, weight="bold")]
-    out.append(text(LEFT, y + 22, "and beside it the mask that tells attention which cells are real", 13, fill=QUIET))
+    out.append(
+        text(LEFT, y + 22, "and beside it the mask that tells attention which cells are real", 13, fill=QUIET)
+    )
     longest = max(map(len, TEXTS))
     for row, (words, fill) in enumerate(zip(TEXTS, FILLS)):
         top = y + 34 + row * HIGH
         for place in range(longest):
             real = place < len(words)
-            out.append(cell(LEFT + place * CELL, top, words[place] if real else "[PAD]", fill if real else PAD))
+            out.append(
+                cell(LEFT + place * CELL, top, words[place] if real else "[PAD]", fill if real else PAD)
+            )
             x = LEFT + longest * CELL + 48 + place * 34
-            out += [rect(x, top, 34, HIGH, fill if real else PAD), text(x + 17, top + 22, "1" if real else "0", 13, "middle")]
+            out += [
+                rect(x, top, 34, HIGH, fill if real else PAD),
+                text(x + 17, top + 22, "1" if real else "0", 13, "middle"),
+            ]
     return out
 
 
@@ -67,7 +81,9 @@ def scores(y):
     x, top = LEFT, y + 34
     for words, fill in zip(TEXTS, FILLS):
         size = len(words)
-        out += [rect(x + c * SMALL, top + r * SMALL, SMALL, SMALL, fill) for r in range(size) for c in range(size)]
+        out += [
+            rect(x + c * SMALL, top + r * SMALL, SMALL, SMALL, fill) for r in range(size) for c in range(size)
+        ]
         x += size * SMALL + 24
     x = LEFT + 6 * CELL + 48
     out.append(text(x, y + 22, "rectangle: 3 · 6·6 = 108 scores, 47 of them for nothing", 13, fill=QUIET))
@@ -75,7 +91,9 @@ def scores(y):
         size = len(words)
         for r in range(6):
             for c in range(6):
-                out.append(rect(x + c * SMALL, top + r * SMALL, SMALL, SMALL, fill if max(r, c) < size else PAD))
+                out.append(
+                    rect(x + c * SMALL, top + r * SMALL, SMALL, SMALL, fill if max(r, c) < size else PAD)
+                )
         x += 6 * SMALL + 24
     return out
 

@@ -64,7 +64,9 @@ class Layout:
     def owner(self) -> Tensor:
         """(N - filler,) int64: which text each token belongs to, counted from 0."""
         if "owner" not in self.memo:
-            counts = torch.tensor(self.lengths[: self.num_texts], dtype=torch.int64).to(self.cu_seqlens.device)
+            counts = torch.tensor(self.lengths[: self.num_texts], dtype=torch.int64).to(
+                self.cu_seqlens.device
+            )
             numbers = torch.arange(self.num_texts, device=self.cu_seqlens.device)
             self.memo["owner"] = torch.repeat_interleave(
                 numbers, counts, output_size=sum(self.lengths[: self.num_texts])

@@ -27,10 +27,11 @@ def cls_pooling(hidden: Tensor, layout: Layout) -> Tensor:
 
 def mean_pooling(hidden: Tensor, layout: Layout) -> Tensor:
     """The mean of each text's tokens, special ones included. (N, D) -> (B, D)."""
-    real = hidden[: len(layout.owner)]
-    sums = hidden.new_zeros(layout.num_texts, hidden.shape[-1]).index_add(0, layout.owner, real)  # (B, D)
-    counts = torch.tensor(layout.lengths[: layout.num_texts], device=hidden.device, dtype=hidden.dtype)
-    return sums / counts[:, None]
+    wide = torch.promote_types(hidden.dtype, torch.float32)  # bfloat16 can't count beyond 256
+    real = hidden[: len(layout.owner)].to(wide)
+    sums = real.new_zeros(layout.num_texts, hidden.shape[-1]).index_add(0, layout.owner, real)  # (B, D)
+    counts = torch.tensor(layout.lengths[: layout.num_texts], device=hidden.device, dtype=wide)
+    return (sums / counts[:, None]).to(hidden.dtype)
 
 
 POOLING: dict[str, Callable[[Tensor, Layout], Tensor]] = {"cls": cls_pooling, "mean": mean_pooling}

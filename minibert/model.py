@@ -397,7 +397,8 @@ def load(
     files, embedder, longest = sentence.read(folder)
     tokenizer = tokenizer_of(folder)
     if tokenizer is not None:
-        tokenizer.check_fits(settings.vocab_size, str(folder))
+        counted = settings.pad_id if settings.position_offset else None  # elsewhere pad changes nothing
+        tokenizer.check_fits(settings.vocab_size, str(folder), counted)
     model = Model(
         encoder, top, tokenizer, labels=names, reading=reading or longest,
         embedder=embedder, carried=loaded.carried, report=loaded.report, files=files, pooling=pooling,

@@ -164,14 +164,20 @@ class Tokenizer:
         """The highest id it can give."""
         return max(self.backend.get_vocab(with_added_tokens=True).values())
 
-    def check_fits(self, vocab_size: int, where: str = "the model") -> None:
-        """Refuse a tokenizer whose ids the model's word table does not hold."""
+    def check_fits(self, vocab_size: int, where: str = "the model", pad_id: int | None = None) -> None:
+        """Refuse a tokenizer whose ids the model's word table does not hold, or whose pad is another id."""
         if self.largest_id >= vocab_size:
             vocab = self.backend.get_vocab(with_added_tokens=True)
             beyond = sorted((i, t) for t, i in vocab.items() if i >= vocab_size)[:5]
             names = ", ".join(f"{t!r} = {i}" for i, t in beyond)
             raise TokenizerError(
                 f"{where} has {vocab_size} word rows, the tokenizer gives larger ids: {names}"
+            )
+        own = self.backend.token_to_id("<pad>")
+        if pad_id is not None and own is not None and own != pad_id:
+            raise TokenizerError(
+                f"{where}: pad_token_id = {pad_id} in config.json, the tokenizer's <pad> is {own}",
+                "Positions count from pad + 1, so one of the two files belongs to another model.",
             )
 
     def encode(

@@ -44,7 +44,7 @@ def test_help_names_every_verb_and_version_is_ours():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["run", "reuters9"], 'reuters8'),
+        (["run", "reuters9"], "reuters8"),
         (["run", "reuters8", "--set", "train.epochz=3"], 'did you mean "epochs"'),
         (["run", "reuters8", "--set", "train.epochs"], "table.key=value"),
         (["run", "absent.toml"], "absent.toml"),
@@ -114,7 +114,15 @@ def test_init_proposes_a_spec_that_runs(weights, tmp_path):  # noqa: F811
     assert done.returncode == 0, done.stderr
     assert minibert_says("init", "data.csv", "--out", "task.toml", cwd=tmp_path).returncode == 2
     ran = minibert_says(
-        "run", "task.toml", "--out", "out", "--set", f"model.weights={weights}", "--set", "train.epochs=1", cwd=tmp_path
+        "run",
+        "task.toml",
+        "--out",
+        "out",
+        "--set",
+        f"model.weights={weights}",
+        "--set",
+        "train.epochs=1",
+        cwd=tmp_path,
     )
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / "out" / "report.html").exists()
@@ -150,7 +158,12 @@ def test_starting_costs_a_tenth_of_the_reference():
 
     def seconds(*command):
         start = time.perf_counter()
-        subprocess.run([sys.executable, *command], check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        subprocess.run(
+            [sys.executable, *command],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
         return time.perf_counter() - start
 
     theirs = "from transformers import BertModel, AutoTokenizer"

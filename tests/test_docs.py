@@ -15,7 +15,13 @@ ROOT = Path(__file__).parent.parent
 
 
 def named_in(page: str) -> list[str]:
-    return sorted(set(re.findall(r"`((?:minibert|tests|docs|weights|tasks)/[\w/.:-]+)`", (ROOT / page).read_text("utf-8"))))
+    return sorted(
+        set(
+            re.findall(
+                r"`((?:minibert|tests|docs|weights|tasks)/[\w/.:-]+)`", (ROOT / page).read_text("utf-8")
+            )
+        )
+    )
 
 
 def test_the_hour_names_many_symbols():
@@ -73,7 +79,10 @@ def test_the_readme_names_every_file_of_the_package():
     readme = (ROOT / "README.md").read_text("utf-8")
     tree = readme[readme.index("## The house") :]
     for path in sorted((ROOT / "minibert").rglob("*.py")):
-        assert re.search(rf"\b{re.escape(path.name)}\b", tree) or path.name in ("__init__.py", "__main__.py"), path.name
+        assert re.search(rf"\b{re.escape(path.name)}\b", tree) or path.name in (
+            "__init__.py",
+            "__main__.py",
+        ), path.name
 
 
 def test_the_drawing_is_what_its_script_draws():

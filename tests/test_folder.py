@@ -12,7 +12,9 @@ from minibert.folder import RunFolder, finite, read_status
 
 
 def test_what_is_no_number_becomes_null():
-    found = finite({"a": float("nan"), 1: [np.float64("inf"), np.int64(3)], "b": np.array([[1.5]]), "c": (None, True)})
+    found = finite(
+        {"a": float("nan"), 1: [np.float64("inf"), np.int64(3)], "b": np.array([[1.5]]), "c": (None, True)}
+    )
     assert found == {"a": None, "1": [None, 3], "b": [[1.5]], "c": [None, True]}
     json.dumps(found, allow_nan=False)
 

@@ -65,6 +65,12 @@ def test_pooling_of_no_texts(name):
         assert heads.POOLING[name](torch.ones(sum(layout.lengths), 24), layout).shape == (0, 24)
 
 
+def test_the_mean_of_many_tokens_in_low_precision():
+    """Summed in bfloat16, 700 ones would stop at 256."""
+    found = heads.mean_pooling(torch.ones(700, 4, dtype=torch.bfloat16), pack([[1] * 700]).layout)
+    assert found.dtype == torch.bfloat16 and found.tolist() == [[1.0] * 4]
+
+
 @pytest.mark.parametrize("normalise", [True, False])
 def test_embedding(normalise):
     out = heads.Embedding("mean", normalise)(HIDDEN[:18], LAYOUT)

@@ -35,12 +35,32 @@ def installed(tmp_path_factory):
     unwanted = shutil.ignore_patterns(".*", "build", "runs", "__pycache__", "*.egg-info")
     shutil.copytree(ROOT, folder / "source", ignore=unwanted)  # a build leaves files behind
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder), str(folder / "source")],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "-w",
+            str(folder),
+            str(folder / "source"),
+        ],
         check=True,
     )
     (wheel,) = folder.glob("*.whl")
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder / "site"), str(wheel)],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            str(folder / "site"),
+            str(wheel),
+        ],
         check=True,
     )
     return wheel, folder / "site"
@@ -68,7 +88,11 @@ def test_an_installed_verb_runs(place, installed, tmp_path):
     flags = ["-P"] if place == "the checkout" else []  # as the installed script does: the folder is not first
     for verb in (["weights", "list", "--json"], ["run", "no-such-task"]):
         done = subprocess.run(
-            [sys.executable, *flags, "-c", script, *verb], cwd=where, env=environment, capture_output=True, text=True
+            [sys.executable, *flags, "-c", script, *verb],
+            cwd=where,
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         if verb[0] == "weights":
             assert done.returncode == 0, done.stderr
@@ -84,5 +108,7 @@ def test_an_installed_verb_runs(place, installed, tmp_path):
 
 @pytest.mark.slow
 def test_a_shadowed_package_finds_the_checkouts_data():
-    done = subprocess.run([sys.executable, "-m", "minibert", "weights", "list"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "minibert", "weights", "list"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0 and "all-MiniLM-L6-v2" in done.stdout

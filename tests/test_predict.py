@@ -55,7 +55,9 @@ def test_every_format_gives_the_same_answers(name, finished, table, tmp_path):  
     elif name == "new.jsonl":
         frame.to_json(path, orient="records", lines=True)
     elif name == "new.tab":
-        lines = ["text\tid\tother", "string\tstring\tstring", "\t\tmeta"] + ["\t".join(r) for r in frame.to_numpy()]
+        lines = ["text\tid\tother", "string\tstring\tstring", "\t\tmeta"] + [
+            "\t".join(r) for r in frame.to_numpy()
+        ]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     else:
         frame.to_csv(path, index=False, sep="\t" if name == "new.tsv" else ",")
@@ -106,7 +108,14 @@ def broken(tmp_path, kind):
 
 @pytest.mark.parametrize(
     "kind",
-    ["a row too wide", "bytes that are no UTF-8", "an unclosed quote", "no such column", "an empty file", "a header only"],
+    [
+        "a row too wide",
+        "bytes that are no UTF-8",
+        "an unclosed quote",
+        "no such column",
+        "an empty file",
+        "a header only",
+    ],
 )
 def test_bad_tables_leave_no_output(kind, finished, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(predict, "CHUNK", 8)
@@ -132,7 +141,10 @@ def test_wrong_uses_are_refused(finished, weights, table, tmp_path):  # noqa: F8
 
 def test_embed_writes_a_row_a_text(weights, table, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(predict, "CHUNK", 7)
-    assert predict.embed_file(str(weights), table, tmp_path / "v.npy", column="text", pooling="mean") == (25, 24)
+    assert predict.embed_file(str(weights), table, tmp_path / "v.npy", column="text", pooling="mean") == (
+        25,
+        24,
+    )
     found = np.load(tmp_path / "v.npy")
     assert found.shape == (25, 24) and found.dtype == np.float32
     right = minibert.load(weights).embed(answers(table)["text"].tolist(), pooling="mean")

@@ -118,15 +118,27 @@ def test_scores_and_predictions_agree(finished):
     assert probabilities.sum(axis=1).to_numpy() == pytest.approx(1)
     assert set(scores["baseline"]["test"]) == set(scores["test"]) == set(scores["difference"])
     baseline = pd.read_csv(finished / "baseline.csv", dtype=str)
-    assert scores["baseline"]["test"]["accuracy"]["value"] == pytest.approx((baseline["label"] == table["topic"]).mean())
+    assert scores["baseline"]["test"]["accuracy"]["value"] == pytest.approx(
+        (baseline["label"] == table["topic"]).mean()
+    )
 
 
 def test_history_has_a_line_a_step_and_an_epoch(finished):
-    lines = [json.loads(line) for line in (finished / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line) for line in (finished / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     steps = [line for line in lines if line["event"] == "step"]
     evaluations = [line for line in lines if line["event"] == "evaluation"]
     assert len(steps) == 20 * 9 and [e["epoch"] for e in evaluations] == list(range(1, 21))
-    assert {"step", "epoch", "loss", "learning_rate", "grad_norm", "texts_per_second", "tokens_per_second"} <= set(steps[0])
+    assert {
+        "step",
+        "epoch",
+        "loss",
+        "learning_rate",
+        "grad_norm",
+        "texts_per_second",
+        "tokens_per_second",
+    } <= set(steps[0])
     assert sum(e["best"] for e in evaluations) >= 1
 
 
@@ -135,7 +147,9 @@ def test_the_saved_model_gives_the_predictions_that_were_scored(finished):
     model = minibert.load(finished / "model")
     again = model.predict(table["text"].tolist())
     assert again["label"].tolist() == table["label"].tolist()
-    assert again["probability_farm"].to_numpy() == pytest.approx(table["probability_farm"].astype(float), abs=1e-6)
+    assert again["probability_farm"].to_numpy() == pytest.approx(
+        table["probability_farm"].astype(float), abs=1e-6
+    )
     assert model.reading["max_tokens"] == 16 and model.labels == ("bank", "farm", "ship")
 
 
@@ -143,7 +157,9 @@ def test_the_same_spec_gives_the_same_bits(weights, tmp_path, finished):
     run(task(tmp_path, weights), tmp_path / "again")
     one, two = ((f / "model" / "model.safetensors").read_bytes() for f in (finished, tmp_path / "again"))
     assert one == two
-    assert (finished / "predictions.csv").read_bytes() == (tmp_path / "again" / "predictions.csv").read_bytes()
+    assert (finished / "predictions.csv").read_bytes() == (
+        tmp_path / "again" / "predictions.csv"
+    ).read_bytes()
 
 
 def test_regression_is_in_original_units_everywhere(weights, tmp_path):
@@ -173,10 +189,14 @@ def test_folds_test_every_text_once(weights, tmp_path):
 
 def test_windows_run_and_predict_alike(weights, tmp_path):
     long = [(" ".join([t] * 5), topic, s) for t, topic, s in texts(60, 4)]
-    one = task(tmp_path, weights, model={"truncation": "window", "stride": 4, "max_windows": 6}, train={"epochs": 1})
+    one = task(
+        tmp_path, weights, model={"truncation": "window", "stride": 4, "max_windows": 6}, train={"epochs": 1}
+    )
     write(tmp_path / "train.csv", long)
     write(tmp_path / "test.csv", long[:20])
-    with pytest.raises(DataError):  # the same texts in train and test file would be a leak; here only the mechanics count
+    with pytest.raises(
+        DataError
+    ):  # the same texts in train and test file would be a leak; here only the mechanics count
         write(tmp_path / "test.csv", long)
         run(one, tmp_path / "leak")
     write(tmp_path / "test.csv", [(t + " said", topic, s) for t, topic, s in long[:20]])
@@ -185,7 +205,9 @@ def test_windows_run_and_predict_alike(weights, tmp_path):
     assert table["tokens"].max() > 16 and not table["truncated"].any()
     model = minibert.load(tmp_path / "out" / "model")
     again = model.predict(table["text"].tolist())
-    assert again["probability_ship"].to_numpy() == pytest.approx(table["probability_ship"].to_numpy(), abs=1e-6)
+    assert again["probability_ship"].to_numpy() == pytest.approx(
+        table["probability_ship"].to_numpy(), abs=1e-6
+    )
 
 
 def test_class_weights_early_stopping_and_seeds_are_taken(weights, tmp_path):
@@ -236,8 +258,16 @@ def rows_with(change):
 
 
 BAD_TABLES = {
-    "a label that only the test part has": ({}, {"test": [*texts(20, 2), ("wheat the", "moon", "1")]}, "moon"),
-    "one class only": ({}, {"train": [(t, "farm", s) for t, _, s in texts(30, 1)], "test": [("a wheat", "farm", "1")]}, "farm"),
+    "a label that only the test part has": (
+        {},
+        {"test": [*texts(20, 2), ("wheat the", "moon", "1")]},
+        "moon",
+    ),
+    "one class only": (
+        {},
+        {"train": [(t, "farm", s) for t, _, s in texts(30, 1)], "test": [("a wheat", "farm", "1")]},
+        "farm",
+    ),
     "an empty file": ({}, {"train": None}, "empty"),
     "a header only": ({}, {"train": []}, "no rows"),
     "a wrong column": ({"data": {"text": "Text"}}, {}, "text"),
@@ -296,7 +326,9 @@ def start(tmp_path, weights, *extra):
     )  # fmt: skip
     watchdog = threading.Timer(120, process.kill)
     watchdog.start()
-    while process.poll() is None and not ((out / "history.jsonl").exists() and (out / "history.jsonl").stat().st_size > 5000):
+    while process.poll() is None and not (
+        (out / "history.jsonl").exists() and (out / "history.jsonl").stat().st_size > 5000
+    ):
         time.sleep(0.05)
     return process, out, watchdog
 
@@ -330,7 +362,14 @@ def test_a_fold_that_lacks_a_rare_class_still_counts_it(weights, tmp_path):
     rows = [*texts(30, 5), ("wheat wave bond said", "rare", "1")]
     write(tmp_path / "all.csv", rows)
     tables = task(tmp_path, weights).table()
-    tables["data"] = {"source": "all.csv", "folds": 3, "validation": 0.2, "text": "text", "label": "topic", "unseen": "wrong"}
+    tables["data"] = {
+        "source": "all.csv",
+        "folds": 3,
+        "validation": 0.2,
+        "text": "text",
+        "label": "topic",
+        "unseen": "wrong",
+    }
     tables["train"]["epochs"] = 1
     run(spec.parse(tables, folder=str(tmp_path)), tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")

@@ -14,7 +14,12 @@ STEP = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
 
 def steps(*kinds, **paths):
     return [
-        {"idx": i, "name": str(i), "path": paths.get(k, STEP.get(k, "x")), "type": f"sentence_transformers.models.{k}"}
+        {
+            "idx": i,
+            "name": str(i),
+            "path": paths.get(k, STEP.get(k, "x")),
+            "type": f"sentence_transformers.models.{k}",
+        }
         for i, k in enumerate(kinds)
     ]
 

@@ -32,15 +32,22 @@ def test_a_spec_comes_back_from_its_own_toml(tmp_path):
 def test_overrides_are_toml_or_plain_words(tmp_path):
     path = tmp_path / "spec.toml"
     path.write_text(spec.parse(TABLES).to_toml(), encoding="utf-8")
-    found = spec.load(path, {"train.epochs": "5", "model.weights": "other", "data.validation": "0.25", "task.name": '"x"'})
-    assert (found.train.epochs, found.model.weights, found.data.validation, found.task.name) == (5, "other", 0.25, "x")
+    found = spec.load(
+        path, {"train.epochs": "5", "model.weights": "other", "data.validation": "0.25", "task.name": '"x"'}
+    )
+    assert (found.train.epochs, found.model.weights, found.data.validation, found.task.name) == (
+        5,
+        "other",
+        0.25,
+        "x",
+    )
 
 
 @pytest.mark.parametrize(
     ("tables", "words"),
     [
-        (changed("train", epochz=3), ['epochz is no key', 'did you mean "epochs"']),
-        ({**TABLES, "trian": {}}, ['[trian]', 'did you mean "train"']),
+        (changed("train", epochz=3), ["epochz is no key", 'did you mean "epochs"']),
+        ({**TABLES, "trian": {}}, ["[trian]", 'did you mean "train"']),
         (changed("task", kind="clasification"), ["none of", 'did you mean "classification"']),
         (changed("train", epochs="3"), ["must be of type int"]),
         (changed("train", epochs=True), ["must be of type int"]),
@@ -55,7 +62,10 @@ def test_overrides_are_toml_or_plain_words(tmp_path):
         (changed("data", validation=1.0), ["between 0 and 1"]),
         (changed("data", pair="b") | {"model": {"weights": "w", "truncation": "window"}}, ["single texts"]),
         (changed("model", truncation="window", stride=125), ["no room to move"]),
-        ({"task": TABLES["task"], "data": {"text": "t", "label": "l"}, "model": {"weights": "w"}}, ["needs train and test"]),
+        (
+            {"task": TABLES["task"], "data": {"text": "t", "label": "l"}, "model": {"weights": "w"}},
+            ["needs train and test"],
+        ),
         ({"task": {}, "data": {}, "model": {}}, ["name is missing", "text is missing", "weights is missing"]),
     ],
 )
@@ -96,7 +106,12 @@ def test_what_is_no_spec_is_said(tmp_path, text):
 
 
 def test_seeds_can_be_set_apart():
-    assert spec.parse(changed("train", seed=4)).train.seeds == {"data": 4, "head": 4, "order": 4, "dropout": 4}
+    assert spec.parse(changed("train", seed=4)).train.seeds == {
+        "data": 4,
+        "head": 4,
+        "order": 4,
+        "dropout": 4,
+    }
     apart = spec.parse(changed("train", seed=4, head_seed=0, dropout_seed=9)).train.seeds
     assert apart == {"data": 4, "head": 0, "order": 4, "dropout": 9}
 

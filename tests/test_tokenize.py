@@ -92,11 +92,19 @@ def test_a_pair_with_an_empty_side(bert):
 
 # --- one vocabulary in two forms ------------------------------------------------------------------
 
-UNICODE = ["the cat sat on a mat.", "Ünable — “cats” running?!", "日本 🐈 e\u0301", "don't [MASK] <mask> </s>", " x "]
+UNICODE = [
+    "the cat sat on a mat.",
+    "Ünable — “cats” running?!",
+    "日本 🐈 e\u0301",
+    "don't [MASK] <mask> </s>",
+    " x ",
+]
 
 
 @pytest.mark.parametrize("pairs", [None, UNICODE[::-1]], ids=["single", "pair"])
-@pytest.mark.parametrize(("write", "forms"), [(write_wordpiece, BERT_FORMS), (write_bytepairs, ROBERTA_FORMS)])
+@pytest.mark.parametrize(
+    ("write", "forms"), [(write_wordpiece, BERT_FORMS), (write_bytepairs, ROBERTA_FORMS)]
+)
 def test_both_forms_of_a_vocabulary_give_the_same(tmp_path, write, forms, pairs):
     found = [
         Tokenizer.from_folder(write(tmp_path / form, form=form)).encode(UNICODE, pairs, max_tokens=60)
@@ -132,6 +140,7 @@ CUTS = {
     ("head", 3): "1",
     ("tail", 7): "sat on a mat dog",
     ("tail", 3): "dog",
+    ("head+tail", 9): "1 2 3 the cat sat dog",
     ("head+tail", 10): "1 2 3 the cat sat mat dog",
     ("head+tail", 7): "1 2 3 the dog",
     ("head+tail", 3): "1",
@@ -406,7 +415,9 @@ def test_files_are_kept_byte_for_byte(minilm):
 def test_a_vocabulary_may_hold_line_separators_as_words(tmp_path):
     """Published ones do; they are words, not ends of lines."""
     text = "\n".join([*VOCAB, "\u2028", "\x85", "last"]) + "\n"
-    tokenizer = Tokenizer.from_folder(folder_with(tmp_path, vocab__txt=text.encode(), tokenizer_config__json=LOWER))
+    tokenizer = Tokenizer.from_folder(
+        folder_with(tmp_path, vocab__txt=text.encode(), tokenizer_config__json=LOWER)
+    )
     assert tokenizer.largest_id == len(VOCAB) + 2
     assert tokenizer.encode(["last"], max_tokens=9).ids == [[2, len(VOCAB) + 2, 3]]
 
@@ -414,7 +425,9 @@ def test_a_vocabulary_may_hold_line_separators_as_words(tmp_path):
 def test_special_tokens_may_be_written_as_tables(tmp_path):
     table = {"__type": "AddedToken", "content": "[UNK]", "lstrip": False}
     settings_ = {**LOWER, "unk_token": table, "pad_token": None}
-    tokenizer = Tokenizer.from_folder(folder_with(tmp_path, vocab__txt=PLAIN, tokenizer_config__json=settings_))
+    tokenizer = Tokenizer.from_folder(
+        folder_with(tmp_path, vocab__txt=PLAIN, tokenizer_config__json=settings_)
+    )
     assert tokenizer.unknown_id == 1
 
 

@@ -12,7 +12,20 @@ from minibert.errors import DataError
 from .helpers import FAMILIES, LENGTHS, TOLERANCES, close, toy_batch, toy_encoder
 
 KERNELS = ("reference", "sdpa", "padded")
-PARTS = "query key value scores probs context attn_out attn_normed ffn_up ffn_act ffn_out ffn_normed".split()
+PARTS = [
+    "query",
+    "key",
+    "value",
+    "scores",
+    "probs",
+    "context",
+    "attn_out",
+    "attn_normed",
+    "ffn_up",
+    "ffn_act",
+    "ffn_out",
+    "ffn_normed",
+]
 NAMES = [f"embeddings.{x}" for x in ("word", "position", "segment", "sum", "normed")]
 NAMES += [f"layers.{i}.{x}" for i in range(3) for x in PARTS]
 

@@ -26,7 +26,9 @@ def toy(dropout=0.0, seed=0):
 
 def loss_of(model):
     def loss(places, key):
-        return F.cross_entropy(model(INPUTS[places]), TARGETS[places], reduction="sum"), torch.tensor(float(len(places)))
+        return F.cross_entropy(model(INPUTS[places]), TARGETS[places], reduction="sum"), torch.tensor(
+            float(len(places))
+        )
 
     return loss
 

@@ -30,7 +30,9 @@ def test_a_fault_shows_at_its_rung_and_not_below(rung, monkeypatch):
     """The stored reference against weights of which one block is off by little."""
     monkeypatch.setattr(oracle, "installed", lambda: False)
     real = load(NAME, device="cpu")
-    part = real.encoder.embeddings.norm if rung == "embeddings" else real.encoder.layers[int(rung[-1])].ffn_norm
+    part = (
+        real.encoder.embeddings.norm if rung == "embeddings" else real.encoder.layers[int(rung[-1])].ffn_norm
+    )
     with torch.no_grad():
         part.bias[5 * verify.EVERY] += 1e-3
     monkeypatch.setattr(verify, "load", lambda *_, **__: real)
@@ -61,7 +63,9 @@ def test_a_nan_does_not_hold():
 
 @pytest.mark.reference
 def test_the_stored_reference_is_what_the_reference_gives():
-    spec = importlib.util.spec_from_file_location("make", Path(__file__).parent / "reference" / "make_reference.py")
+    spec = importlib.util.spec_from_file_location(
+        "make", Path(__file__).parent / "reference" / "make_reference.py"
+    )
     make = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make)
     again = make.derive(NAME)

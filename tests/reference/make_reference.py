@@ -24,7 +24,10 @@ def derive(name: str) -> dict[str, torch.Tensor]:
     encoded = model.tokenize(verify.TEXTS)
     found = oracle.stages(model.report.source, encoded.ids, encoded.segments, model.config.pad_id, False)
     out = {stage: torch.cat(texts)[:, :: verify.EVERY].contiguous() for stage, texts in found.items()}
-    flat = [torch.tensor([i for text in x for i in text], dtype=torch.int32) for x in (encoded.ids, encoded.segments)]
+    flat = [
+        torch.tensor([i for text in x for i in text], dtype=torch.int32)
+        for x in (encoded.ids, encoded.segments)
+    ]
     lengths = torch.tensor([len(x) for x in encoded.ids], dtype=torch.int32)
     return out | {"ids": flat[0], "segments": flat[1], "lengths": lengths}
 
@@ -34,7 +37,9 @@ def main(names: tuple[str, ...]) -> None:
     for name in names:
         path = catalogue.package_folder("weights") / "reference" / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
-        save_file(derive(name), path, metadata={"transformers": verify.version(), "texts": "minibert.verify.TEXTS"})
+        save_file(
+            derive(name), path, metadata={"transformers": verify.version(), "texts": "minibert.verify.TEXTS"}
+        )
         path.chmod(0o644)
         size = path.stat().st_size
         print(f"{path.name}: {size:,} bytes")

@@ -223,5 +223,7 @@ def test_fifty_steps_give_the_reference_losses(minilm, reuters, tmp_path):
         optimizer.zero_grad()
         right.append(float(loss))
     worst = max(abs(a - b) / b for a, b in zip(ours, right))
-    print(f"largest relative difference of {steps} losses: {worst:.2e}; first {right[0]:.4f}, last {right[-1]:.4f}")
+    print(
+        f"largest relative difference of {steps} losses: {worst:.2e}; first {right[0]:.4f}, last {right[-1]:.4f}"
+    )
     assert worst <= LOSS

@@ -11,7 +11,15 @@ from ..helpers import write_bytepairs, write_wordpiece
 pytestmark = pytest.mark.reference
 transformers = pytest.importorskip("transformers", reason="the reference is not installed")
 
-ODD = ["", " ", "Ünable — “cats” running?!", "日本 🐈 e\u0301", "a [SEP] b [PAD] </s> <mask>", "x" * 300, "a\u2028b\tc\r\nd"]
+ODD = [
+    "",
+    " ",
+    "Ünable — “cats” running?!",
+    "日本 🐈 e\u0301",
+    "a [SEP] b [PAD] </s> <mask>",
+    "x" * 300,
+    "a\u2028b\tc\r\nd",
+]
 
 
 @pytest.fixture(params=["minilm", "vocab.txt", "vocab.json"])
