@@ -22,7 +22,7 @@ LARGEST_FILE = 1_000_000  # bytes; a config.json is a page of text, so more is a
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes and constants of an encoder; the letters are those of docs/shapes.md."""
+    """Sizes and constants of an encoder; the letters are those of batch.py."""
 
     family: str  # a key of FAMILIES: "bert", "roberta"
     vocab_size: int  # V
@@ -55,6 +55,18 @@ class EncoderConfig:
     def max_tokens(self) -> int:
         """Longest text the position table holds."""
         return self.num_positions - self.position_offset
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The letters of docs and names.py with their numbers."""
+        return {
+            "V": self.vocab_size,
+            "D": self.hidden_width,
+            "L": self.num_layers,
+            "F": self.ffn_width,
+            "P": self.num_positions,
+            "S": self.num_segments,
+        }
 
     @property
     def labels(self) -> tuple[str, ...]:

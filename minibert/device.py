@@ -79,6 +79,15 @@ def precision(name: str, device: torch.device) -> tuple[torch.dtype, torch.dtype
     raise ConfigError(f"dtype {name!r} is none of auto, {', '.join(DTYPES)}{nearest(name, DTYPES)}")
 
 
+def number(name: str) -> torch.dtype:
+    """The dtype of parameters called `name`; "auto" is float32."""
+    if name == "auto":
+        return torch.float32
+    if name not in DTYPES:
+        raise ConfigError(f"dtype {name!r} is none of auto, {', '.join(DTYPES)}{nearest(name, DTYPES)}")
+    return DTYPES[name]
+
+
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
     """Mixed precision on `device`, or nothing."""
     return torch.autocast(device.type, dtype) if dtype is not None else contextlib.nullcontext()

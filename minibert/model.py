@@ -184,12 +184,10 @@ class Model(nn.Module):
             if pooling is None and embedder is None:
                 raise ConfigError("embed needs pooling=..., which no file beside the weights states")
             words = {v: k for k, v in heads.POOLING.items()}
-            pooling = pooling or words[known.pool]
-            if pooling not in heads.POOLING:
-                raise ConfigError(
-                    f"pooling {pooling!r} is none of {', '.join(heads.POOLING)}{nearest(pooling, heads.POOLING)}"
-                )
-            embedder = heads.Embedding(pooling, known.normalise if normalise is None else normalise)
+            embedder = heads.Embedding(
+                known_pooling(pooling or words[known.pool]),
+                known.normalise if normalise is None else normalise,
+            )
         if embedder is None:
             raise ConfigError(
                 f"{self.name} does not say how token vectors become one vector (no modules.json)",
@@ -327,7 +325,7 @@ def load(
     engine: str = "auto",
     *,
     labels: Sequence[str] = (),
-    pooling: str = "cls",
+    pooling: str | None = None,
     seed: int = 0,
     dropout: float | None = None,
     attention_dropout: float | None = None,
@@ -338,52 +336,24 @@ def load(
     head     "own": the head that the checkpoint holds, or none; None: the encoder only;
              "classification", "regression": a new one, made from `seed`, listed as new in the report
     labels   class names of a new classification head
+    pooling  what a new head reads: "cls", the first token (as published, the default), or "mean"
     dtype    of the parameters: "auto" is float32
     engine   "torch", or "auto", which is the same
     Raises WeightsError, ConfigError, TokenizerError, EnvironmentProblem.
     """
     if engine not in ("auto", "torch"):
         raise ConfigError(f"engine {engine!r} is none of auto, torch")
-    place = devices.pick(device)
-    number = torch.float32 if dtype == "auto" else devices.DTYPES.get(dtype)
-    if number is None:
-        raise ConfigError(
-            f"dtype {dtype!r} is none of auto, {', '.join(devices.DTYPES)}{nearest(dtype, devices.DTYPES)}"
-        )
+    place, number = devices.pick(device), devices.number(dtype)
     folder = catalogue.locate_weights(source)
-    settings = config.read(folder / "config.json")
-    changes = {"dropout": dropout, "head_dropout": dropout, "attention_dropout": attention_dropout}
-    changes = {k: v for k, v in changes.items() if v is not None}
-    if not all(config.number(v) and 0 <= v < 1 for v in changes.values()):
-        raise ConfigError(f"dropout must be a number from 0 to below 1, not {changes}")
-    settings = replace(settings, **changes)
-    new = head != "own"
-    kind = head if new else own_head(settings)
-    if kind is not None and kind not in heads.HEADS:
-        raise ConfigError(
-            f"head {kind!r} is none of own, {', '.join(heads.HEADS)}{nearest(kind, heads.HEADS)}"
-        )
-    sizes = {
-        "V": settings.vocab_size,
-        "D": settings.hidden_width,
-        "L": settings.num_layers,
-        "F": settings.ffn_width,
-        "P": settings.num_positions,
-        "S": settings.num_segments,
-    }
-    if kind and new:
-        sizes["C"] = outputs = 1 if kind == "regression" else len(labels)
-        if outputs < (1 if kind == "regression" else 2):
-            raise ConfigError("a new classification head needs labels=[...], two or more")
-        if len(set(labels)) < len(labels):
-            raise ConfigError(f"labels must differ from one another: {', '.join(map(str, labels))}")
-    loaded = checkpoint.load(folder, settings.family, sizes, kind, bool(kind and new), number)
-    reading, stored_pooling = own_reading(settings, folder)
-    pooling = pooling if new else stored_pooling
-    if pooling not in heads.POOLING:
-        raise ConfigError(
-            f"pooling {pooling!r} is none of {', '.join(heads.POOLING)}{nearest(str(pooling), heads.POOLING)}"
-        )
+    settings = with_dropout(config.read(folder / "config.json"), dropout, attention_dropout)
+    new = head not in ("own", None)
+    kind = known_head(own_head(settings) if head == "own" else head)
+    sizes = settings.sizes | ({"C": new_outputs(kind, labels)} if new else {})
+    loaded = checkpoint.load(folder, settings.family, sizes, kind, new, number)
+    reading, own_pooling = own_reading(settings, folder)
+    if pooling is not None and not new:
+        raise ConfigError("pooling is for a new head: a head of the file reads what it was trained on")
+    pooling = known_pooling(pooling or "cls" if new else own_pooling)
     with torch.device("meta"):
         encoder = Encoder(settings, kernel)
     encoder.load_state_dict(loaded.encoder, assign=True)
@@ -395,17 +365,51 @@ def load(
         initialise(top, settings.init_std, seed)
         top.to(number).load_state_dict(loaded.head, strict=False)
     files, embedder, longest = sentence.read(folder)
-    tokenizer = tokenizer_of(folder)
-    if tokenizer is not None:
-        counted = settings.pad_id if settings.position_offset else None  # elsewhere pad changes nothing
-        tokenizer.check_fits(settings.vocab_size, str(folder), counted)
     model = Model(
-        encoder, top, tokenizer, labels=names, reading=reading or longest,
+        encoder, top, tokenizer_of(folder, settings), labels=names, reading=reading or longest,
         embedder=embedder, carried=loaded.carried, report=loaded.report, files=files, pooling=pooling,
     )  # fmt: skip
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model.to(place).eval()
+
+
+def with_dropout(settings: EncoderConfig, dropout: float | None, attention: float | None) -> EncoderConfig:
+    """The config with other shares of dropout, where they are given."""
+    asked = {"dropout": dropout, "head_dropout": dropout, "attention_dropout": attention}
+    changes = {k: v for k, v in asked.items() if v is not None}
+    if not all(config.number(v) and 0 <= v < 1 for v in changes.values()):
+        raise ConfigError(f"dropout must be a number from 0 to below 1, not {changes}")
+    return replace(settings, **changes)
+
+
+def known_head(kind: str | None) -> str | None:
+    """A kind of head that there is, or None for none."""
+    if kind is not None and kind not in heads.HEADS:
+        raise ConfigError(
+            f"head {kind!r} is none of own, {', '.join(heads.HEADS)}{nearest(kind, heads.HEADS)}"
+        )
+    return kind
+
+
+def known_pooling(word: str) -> str:
+    """A kind of pooling that there is."""
+    if word not in heads.POOLING:
+        raise ConfigError(
+            f"pooling {word!r} is none of {', '.join(heads.POOLING)}{nearest(word, heads.POOLING)}"
+        )
+    return word
+
+
+def new_outputs(kind: str, labels: Sequence[str]) -> int:
+    """How many numbers a new head gives: one for a regression, else one a label."""
+    if kind == "regression":
+        return 1
+    if len(labels) < 2:
+        raise ConfigError("a new classification head needs labels=[...], two or more")
+    if len(set(labels)) < len(labels):
+        raise ConfigError(f"labels must differ from one another: {', '.join(map(str, labels))}")
+    return len(labels)
 
 
 def own_head(settings: EncoderConfig) -> str | None:
@@ -456,8 +460,11 @@ def own_reading(settings: EncoderConfig, folder: Path) -> tuple[dict[str, Any], 
     return {k: v for k, v in table.items() if k != "pooling"}, table.get("pooling", "cls")
 
 
-def tokenizer_of(folder: Path) -> Tokenizer | None:
-    """The folder's tokenizer, or None if it has no tokenizer files at all."""
+def tokenizer_of(folder: Path, settings: EncoderConfig) -> Tokenizer | None:
+    """The folder's tokenizer, which must fit the word table; None if it has no tokenizer files at all."""
     if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
         return None
-    return Tokenizer.from_folder(folder)
+    tokenizer = Tokenizer.from_folder(folder)
+    counted = settings.pad_id if settings.position_offset else None  # elsewhere pad changes nothing
+    tokenizer.check_fits(settings.vocab_size, str(folder), counted)
+    return tokenizer

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from . import __version__, baseline, device, kernels, metrics, system
-from .checkpoint import sha256
 from .data import Part, Splits
 from .data.check import audit
 from .data.splits import label_order
@@ -156,4 +155,4 @@ def environment(task: TaskSpec, model: Model, started: str, minutes: float) -> d
 
 def hashes(folder: Path) -> dict[str, str]:
     """sha256 of every safetensors file of a folder."""
-    return {p.name: sha256(p) for p in sorted(folder.glob("*.safetensors"))}
+    return {p.name: system.sha256(p) for p in sorted(folder.glob("*.safetensors"))}

@@ -6,6 +6,7 @@ Nothing else in the package imports fcntl, msvcrt, resource or signal, or calls 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -170,3 +171,9 @@ def lock_functions(handle: int) -> tuple[Callable[[bool], bool], Callable[[], ob
 
         return acquire, release
     return (lambda block: True), (lambda: None)
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file's bytes as 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from . import catalogue, checkpoint, oracle
+from . import catalogue, oracle, safefile
 from .batch import pack
 from .errors import EnvironmentProblem
 from .model import Model, load
@@ -141,7 +141,7 @@ def version() -> str:
 
 def read_reference(path: Path) -> tuple[list[list[int]], list[list[int]], dict[str, list[Tensor]]]:
     """Ids, segments and the slices of every stage from a stored reference file."""
-    checkpoint.header(path)
+    safefile.header(path)
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
     lengths = tensors.pop("lengths").tolist()

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import minibert
-from minibert import checkpoint
+from minibert import checkpoint, safefile, system
 from minibert.errors import EnvironmentProblem, WeightsError
 from minibert.names import WRAPPERS
 
@@ -415,7 +415,7 @@ def test_headers_of_any_length_are_read(tmp_path):
     for length in (640, 60 + 256, 123 + 256, 0x0380, 0x0480, 0x0580):
         path.write_bytes(raw({**GOOD, "__metadata__": {"x": "x" * (length - plain)}}))
         assert struct.unpack("<Q", path.read_bytes()[:8])[0] == length
-        assert checkpoint.header(path)["w"].shape == (2,)
+        assert safefile.header(path)["w"].shape == (2,)
 
 
 def test_every_cut_of_a_file_is_refused(tmp_path):
@@ -423,9 +423,9 @@ def test_every_cut_of_a_file_is_refused(tmp_path):
     for size in range(len(whole)):
         (tmp_path / FILE).write_bytes(whole[:size])
         with pytest.raises(WeightsError):
-            checkpoint.header(tmp_path / FILE)
+            safefile.header(tmp_path / FILE)
     (tmp_path / FILE).write_bytes(whole)
-    assert set(checkpoint.header(tmp_path / FILE)) == {"a", "b"}
+    assert set(safefile.header(tmp_path / FILE)) == {"a", "b"}
 
 
 def test_no_bit_of_a_header_flips_into_another_error(tmp_path):
@@ -435,12 +435,12 @@ def test_no_bit_of_a_header_flips_into_another_error(tmp_path):
     for at, bit in itertools.product(range(len(whole) - 16), range(8)):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << bit)]) + whole[at + 1 :])
         try:
-            entries = checkpoint.header(path)
+            entries = safefile.header(path)
         except WeightsError:
             continue
         for found in entries.values():
             try:
-                checkpoint.read(found, torch.float32)
+                safefile.read(found, torch.float32)
             except WeightsError:
                 continue
 
@@ -505,7 +505,7 @@ def test_an_unreadable_file_is_named_with_the_systems_reason(tmp_path, monkeypat
     def denied(path, *_):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(checkpoint, "open", denied, raising=False)
+    monkeypatch.setattr(safefile, "open", denied, raising=False)
     message = refused(folder)
     assert "Permission denied" in message and str(folder / FILE) in message
 
@@ -673,18 +673,18 @@ def test_names_that_differ_in_the_layer_are_folded():
 
 
 def test_names_are_printed_safely():
-    assert checkpoint.shown("a\nb\x1b") == "a\\nb\\x1b" and len(checkpoint.shown("x" * 500)) == 120
+    assert safefile.shown("a\nb\x1b") == "a\\nb\\x1b" and len(safefile.shown("x" * 500)) == 120
 
 
 def test_the_hash_of_a_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert checkpoint.sha256(tmp_path / "a").startswith("ba7816bf8f01cfea")
+    assert system.sha256(tmp_path / "a").startswith("ba7816bf8f01cfea")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_stored_entry_says_what_is_in_the_file(tmp_path, family):
     tensors = published(family)
-    entries = checkpoint.stored(write_checkpoint(tmp_path / "in", family, tensors=tensors))
+    entries = safefile.stored(write_checkpoint(tmp_path / "in", family, tensors=tensors))
     assert {n: (e.dtype, e.shape) for n, e in entries.items()} == {
         n: ("F32", tuple(t.shape)) for n, t in tensors.items()
     }

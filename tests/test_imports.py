@@ -38,7 +38,8 @@ HOUSE = {
     "encoder": "batch config errors kernels trace",
     "heads": "batch config errors",
     "tokenize": "config errors progress",
-    "checkpoint": "config errors names system",
+    "safefile": "config errors",
+    "checkpoint": "errors names safefile system",
     "sentence": "config errors heads",
     "catalogue": "errors progress system",
     "model": "batch catalogue checkpoint config device encoder errors heads sentence system tokenize trace",
@@ -53,11 +54,11 @@ MEETING = {"__init__", "__main__", "cli", "fit", "predict", "results", "run", "v
 
 # A package from elsewhere -> the units that may import it. Not listed: nobody may.
 ELSEWHERE = {
-    "torch": "batch kernels trace encoder heads optim oracle device train checkpoint model verify fit",
+    "torch": "batch kernels trace encoder heads optim oracle device train safefile checkpoint model verify fit",
     "numpy": "metrics train tokenize model data baseline fit predict results",
     "pandas": "data predict results",
     "sklearn": "baseline",
-    "safetensors": "checkpoint verify",
+    "safetensors": "safefile checkpoint verify",
     "tokenizers": "tokenize",
     "jinja2": "report",
     "markupsafe": "report",

@@ -10,7 +10,6 @@ records commit and sha256, and from then on only these bytes are accepted.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 
 from ..errors import EnvironmentProblem
 from ..progress import say
-from ..system import lock, write_text
+from ..system import lock, sha256, write_text
 
 ROOTS = {"weights": "MINIBERT_HOME", "data": "MINIBERT_DATA"}  # the user's own folders, a kind each
 
@@ -148,12 +147,6 @@ def state(path: Path, file: File) -> str:
 def fine(file: File, verdict: str) -> bool:
     """Whether a file in this state may be used."""
     return verdict in ("verified", "no hash known") or (file.optional and verdict == "not fetched")
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of a file as 64 hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def looks_like(path: Path) -> str:

@@ -28,8 +28,8 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from ..progress import Bar, say
-from ..system import lock, replacing
-from .assets import Asset, File, Wheel, cache, cache_folder, fine, keep_record, sha256, state
+from ..system import lock, replacing, sha256
+from .assets import Asset, File, Wheel, cache, cache_folder, fine, keep_record, state
 
 TIMEOUT = 10.0  # seconds without a byte
 ATTEMPTS, PAUSE = 5, 1.0  # tries of a transfer that breaks off; seconds more between them each time
