@@ -105,7 +105,7 @@ def fit(
             if step.ends_epoch:
                 scores = validate(task, fitted)
                 is_best = improves(chosen, scores[chosen], fitted.validation.get(chosen, np.nan))
-                log_evaluation(folder, step, scores, is_best, chosen, bar, fold, t.epochs)
+                log_evaluation(task, folder, step, scores, is_best, bar, fold)
                 if is_best or best_state is None:
                     fitted.validation, fitted.best_epoch, stale = scores, step.epoch, 0
                     best_state = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -184,26 +184,14 @@ def log_step(folder: RunFolder, step: Step, bar: Bar, fold: int) -> None:
 
 
 def log_evaluation(
-    folder: RunFolder,
-    step: Step,
-    scores: dict[str, float],
-    best: bool,
-    chosen: str,
-    bar: Bar,
-    fold: int,
-    epochs: int,
+    task: TaskSpec, folder: RunFolder, step: Step, scores: dict[str, float], best: bool, bar: Bar, fold: int
 ) -> None:
     """A line of history and a line for people, once an epoch."""
-    folder.event(
-        "evaluation",
-        step=step.step,
-        epoch=step.epoch,
-        best=best,
-        **scores,
-        **({"fold": fold} if fold else {}),
-    )
+    which = {"fold": fold} if fold else {}
+    folder.event("evaluation", step=step.step, epoch=step.epoch, best=best, **scores, **which)
+    told = spec.scored_metric(task)
     mark = " (best so far)" if best else ""
     bar.line(
-        f"epoch {step.epoch}/{epochs}: loss {step.loss:.3f}, validation loss {scores['loss']:.3f}, "
-        f"{chosen} {scores[chosen]:.3f}{mark}"
+        f"epoch {step.epoch}/{task.train.epochs}: loss {step.loss:.3f}, validation loss {scores['loss']:.3f}, "
+        f"{told} {scores[told]:.3f}{mark}"
     )

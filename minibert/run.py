@@ -141,8 +141,11 @@ def fit_baseline(task: TaskSpec, splits: Splits) -> baseline.Fitted | None:
     kind = task.baseline.kind or DEFAULT_BASELINE
     if kind == "none":
         return None
-    chosen = spec.chosen_metric(task)
-    metric = spec.DEFAULT_METRIC[task.task.kind] if chosen == "loss" else chosen
     return baseline.fit(
-        kind, task.task.kind, splits.train, splits.validation, metric=metric, seed=task.train.seed
+        kind,
+        task.task.kind,
+        splits.train,
+        splits.validation,
+        metric=spec.scored_metric(task),
+        seed=task.train.seed,
     )

@@ -356,6 +356,12 @@ def chosen_metric(spec: TaskSpec) -> str:
     return spec.train.metric or DEFAULT_METRIC[spec.task.kind]
 
 
+def scored_metric(spec: TaskSpec) -> str:
+    """The same as a score that people read and baselines are tuned on: the loss is none."""
+    chosen = chosen_metric(spec)
+    return DEFAULT_METRIC[spec.task.kind] if chosen == "loss" else chosen
+
+
 def toml_value(value: Any) -> str:
     """A value as TOML text."""
     if isinstance(value, dict):

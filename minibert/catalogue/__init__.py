@@ -147,7 +147,7 @@ def fetch(
             troubles += [] if isinstance(why, Absent) else reasons[-1:]
             continue
         for trouble in troubles:
-            say(f"{asset.name} was had elsewhere, but {trouble}")
+            say(f"{asset.name}: another source served, after one that did not: {trouble}")
         return folder if asset.kind == "weights" else folder / asset.files[0].name
     raise EnvironmentProblem(
         f"{asset.name} could not be had from any source:\n" + "\n".join(f"  {r}" for r in reasons),
