@@ -181,7 +181,9 @@ def predict(
     output: Annotated[Path, typer.Option(help="Where the answers go: .csv or .tsv.")],
     column: Annotated[str, typer.Option(help="Column of the text; the run's own if absent.")] = "",
     pair: Annotated[str, typer.Option(help="Column of the second text; the run's own if absent.")] = "",
-    separator: Separator = "",
+    separator: Annotated[
+        str, typer.Option(help="Between columns; the run's own, or by the file's name, if absent.")
+    ] = "",
     encoding: Annotated[str, typer.Option(help="Of the file; the run's own if absent.")] = "",
     excel_safe: Annotated[
         bool, typer.Option("--excel-safe", help="Defuse cells that a spreadsheet would run.")

@@ -29,6 +29,15 @@ FILES = (
 MODEL = "model"
 
 
+def model_of(folder: Path) -> Path:
+    """The model of a run folder; any other folder is returned as it is."""
+    if not (folder / "spec.toml").is_file() or (folder / "config.json").is_file():
+        return folder
+    if not (folder / MODEL).is_dir():
+        raise ConfigError(f"{folder} is a run folder without {MODEL}/: the run did not get so far")
+    return folder / MODEL
+
+
 class RunFolder:
     """The folder of one run. Made new, or with `overwrite` cleared of an earlier run's own files."""
 

@@ -24,6 +24,7 @@ from .batch import PackedBatch, by_tokens, pack
 from .config import REMOVED, EncoderConfig
 from .encoder import Encoder, initialise
 from .errors import ConfigError, TokenizerError, nearest
+from .folder import model_of
 from .tokenize import FILES, TRUNCATIONS, Encoded, Tokenizer
 from .trace import Trace
 
@@ -332,7 +333,7 @@ def load(
 ) -> Model:
     """Load published weights.
 
-    source   a name in weights/catalogue.toml, a folder in the Hugging Face layout, or a hub id
+    source   a name in weights/catalogue.toml, a folder in the Hugging Face layout, a run folder, or a hub id
     head     "own": the head that the checkpoint holds, or none; None: the encoder only;
              "classification", "regression": a new one, made from `seed`, listed as new in the report
     labels   class names of a new classification head
@@ -344,7 +345,7 @@ def load(
     if engine not in ("auto", "torch"):
         raise ConfigError(f"engine {engine!r} is none of auto, torch")
     place, number = devices.pick(device), devices.number(dtype)
-    folder = catalogue.locate_weights(source)
+    folder = model_of(catalogue.locate_weights(source))
     settings = with_dropout(config.read(folder / "config.json"), dropout, attention_dropout)
     new = head not in ("own", None)
     kind = known_head(own_head(settings) if head == "own" else head)

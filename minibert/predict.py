@@ -15,9 +15,8 @@ import pandas as pd
 from . import data, spec, system
 from .data.tables import spelled
 from .errors import ConfigError, DataError, nearest
-from .folder import MODEL
 from .model import Model, load
-from .progress import Bar
+from .progress import Bar, say
 
 CHUNK = 2000  # rows held at once
 RISKY = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins so as a formula
@@ -47,12 +46,8 @@ def parquet_chunks(path: Path) -> Iterator[pd.DataFrame]:
 
 def open_run(source: str) -> tuple[Model, spec.TaskSpec | None]:
     """The model of a run folder with its spec, or a model by itself."""
-    folder = Path(source)
-    if (folder / MODEL).is_dir() and (folder / "spec.toml").is_file():
-        return load(str(folder / MODEL)), spec.load(folder / "spec.toml")
-    if (folder / "spec.toml").is_file():
-        raise ConfigError(f"{source} is a run folder without {MODEL}/: the run did not get so far")
-    return load(source), None
+    settings = Path(source) / "spec.toml"
+    return load(source), spec.load(settings) if settings.is_file() else None
 
 
 def column_of(frame: pd.DataFrame, wanted: str, path: Path) -> list[str]:
@@ -90,8 +85,10 @@ def predict_file(
     column = column or (task.data.text if task else "text")
     pair = pair or (task.data.pair if task else "")
     encoding = encoding or (task.data.encoding if task else "utf-8")
+    named = source_path.suffix.lower() in (".tsv", ".tab")  # by its name; a .csv may hold semicolons
+    separator = separator or (task.data.separator if task and not named else "")
     mark = "\t" if target.suffix == ".tsv" else ","
-    done = 0
+    done = empty = 0
     with (
         Bar("predicting", None) as bar,
         system.replacing(target) as part,
@@ -99,7 +96,9 @@ def predict_file(
     ):
         for frame in chunks(source_path, separator, encoding):
             pairs = column_of(frame, pair, source_path) if pair else None
-            answers = model.predict(column_of(frame, column, source_path), pairs)
+            texts = column_of(frame, column, source_path)
+            empty += sum(not text.strip() for text in texts)
+            answers = model.predict(texts, pairs)
             table = joined(frame.reset_index(drop=True), answers, done)
             if excel_safe:
                 table = table.map(defused)
@@ -108,6 +107,8 @@ def predict_file(
             bar.advance(len(frame), f"{done:,} rows")
         if not done:
             raise DataError(f"{input} has no rows")
+    if empty:
+        say(f"{empty:,} of {done:,} rows have no text; what they were given says nothing")
     return done
 
 

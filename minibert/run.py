@@ -73,7 +73,8 @@ def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False) -> Outcome:
     folder = RunFolder(out, overwrite)
     system.write_text(folder.path / "spec.toml", task.to_toml())
     try:
-        outcome = carry_out(task, splits, first, folder, started, start)
+        with system.Stop() as stop:  # until the model is saved, so that a second Ctrl-C loses nothing
+            outcome = carry_out(task, splits, first, folder, stop, started, start)
     except MiniBertError as problem:
         folder.status("diverged" if isinstance(problem, TrainingError) else "failed", message=str(problem))
         raise
@@ -84,18 +85,23 @@ def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False) -> Outcome:
 
 
 def carry_out(
-    task: TaskSpec, splits: list[Splits], first: Model, folder: RunFolder, started: str, start: float
+    task: TaskSpec,
+    splits: list[Splits],
+    first: Model,
+    folder: RunFolder,
+    stop: system.Stop,
+    started: str,
+    start: float,
 ) -> Outcome:
     """Everything that writes into the run's folder."""
     fits, others = [], []
-    with system.Stop() as stop:
-        for number, one in enumerate(splits):
-            fold = number + 1 if len(splits) > 1 else 0
-            model = first if number == 0 else new_model(task, one, task.train.device)
-            fits.append(fit(task, one, model, folder, stop, fold))
-            if stop.requested:
-                break
-            others.append(fit_baseline(task, one))
+    for number, one in enumerate(splits):
+        fold = number + 1 if len(splits) > 1 else 0
+        model = first if number == 0 else new_model(task, one, task.train.device)
+        fits.append(fit(task, one, model, folder, stop, fold))
+        if stop.requested:
+            break
+        others.append(fit_baseline(task, one))
     first_fit = fits[0]
     first_fit.model.save(folder.path / MODEL)
     if stop.requested:

@@ -42,11 +42,11 @@ HOUSE = {
     "checkpoint": "errors names safefile system",
     "sentence": "config errors heads",
     "catalogue": "errors progress system",
-    "model": "batch catalogue checkpoint config device encoder errors heads sentence system tokenize trace",
+    "folder": "errors system",
+    "model": "batch catalogue checkpoint config device encoder errors folder heads sentence system tokenize trace",
     "train": "batch device errors optim",
     "data": "errors spec",
     "baseline": "data errors metrics",
-    "folder": "errors system",
     "report": "errors metrics spec system",
 }
 # Where everything meets: these may import anything above, and none above may import them.

@@ -164,3 +164,24 @@ def test_a_large_table_is_streamed(finished, tmp_path, monkeypatch):  # noqa: F8
     sizes = [len(frame) for frame in predict.chunks(path, "", "utf-8")]
     assert max(sizes) == predict.CHUNK and sum(sizes) == 60_000
     assert predict.predict_file(str(finished), path, tmp_path / "out.csv") == 60_000
+
+
+def test_the_runs_own_separator_and_a_count_of_empty_texts(weights, tmp_path, capsys):  # noqa: F811
+    """A run on a semicolon table predicts semicolon tables; rows without text are counted aloud."""
+    from minibert.run import run
+
+    from .test_run import task
+
+    one = task(tmp_path, weights, data={"separator": ";"}, train={"epochs": 1})
+    for name in ("train", "test"):
+        path = tmp_path / f"{name}.csv"
+        path.write_text(path.read_text(encoding="utf-8").replace(",", ";"), encoding="utf-8")
+    run(one, tmp_path / "out")
+    (tmp_path / "new.csv").write_text('text;id\n"wheat; corn";1\n"";2\n', encoding="utf-8")
+    predict.predict_file(str(tmp_path / "out"), tmp_path / "new.csv", tmp_path / "answers.csv")
+    assert answers(tmp_path / "answers.csv")["text"].tolist() == ["wheat; corn", ""]
+    assert "1 of 2 rows have no text" in capsys.readouterr().err
+
+
+def test_a_runs_folder_loads_as_its_model(finished):  # noqa: F811
+    assert minibert.load(finished).labels == minibert.load(finished / "model").labels

@@ -321,7 +321,8 @@ def test_what_the_tokenizer_met_is_said(run):
 def test_the_folder_is_named_from_where_the_run_was_started(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert words.place(tmp_path / "runs" / "reuters8") == "runs/reuters8"
-    assert words.place(Path("runs/two words")) == '"runs/two words"'
+    assert words.typed(words.place(Path("runs/two words"))) == '"runs/two words"'
+    assert eval(words.literal('odd "run"\\1')) == 'odd "run"\\1'
     assert words.place(tmp_path.parent / "elsewhere") == "elsewhere"
 
 

@@ -62,7 +62,7 @@ def test_it_equals_plain_torch():
         norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)
         optimizer.step()
         optimizer.zero_grad()
-        assert step.loss == pytest.approx(float(loss), rel=1e-12)
+        assert step.loss == pytest.approx(loss.item(), rel=1e-12)
         assert step.grad_norm == pytest.approx(float(norm), rel=1e-12)
     assert max(float((a - b).abs().max()) for a, b in zip(ours, model.parameters())) < 1e-12
 

@@ -5,6 +5,7 @@ In:  a Run.   Out: strings, and Markup where numbers are set off; nothing that w
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -334,8 +335,16 @@ def training(run: Run) -> list[str]:
 
 
 def place(folder: Path) -> str:
-    """The run folder as to be typed: from where the run was started, or its name where it lies elsewhere."""
+    """The run folder's path from where the run was started, or its name where it lies elsewhere."""
     whole = folder.absolute()
-    inside = whole.is_relative_to(Path.cwd())
-    text = whole.relative_to(Path.cwd()).as_posix() if inside else whole.name
-    return f'"{text}"' if " " in text else text
+    return whole.relative_to(Path.cwd()).as_posix() if whole.is_relative_to(Path.cwd()) else whole.name
+
+
+def typed(path: str) -> str:
+    """A path as one word of a command line."""
+    return f'"{path}"' if " " in path else path
+
+
+def literal(path: str) -> str:
+    """A path as a Python string."""
+    return json.dumps(path, ensure_ascii=False)
