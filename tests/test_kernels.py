@@ -66,6 +66,14 @@ def test_every_kernel_passes_the_gate(name, lengths, dtype, monkeypatch):
     assert set(found.errors) == {"output", "dq", "dk", "dv"}
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_kernel_passes_the_gate_on_the_card(name, dtype):
+    found = kernels.check(name, dtype, device="cuda")
+    assert found.passed, found
+
+
 def leaking(q, k, v, layout, *, scale, dropout=None):
     """Reads the whole pack as one text."""
     whole = dataclasses.replace(layout, lengths=(len(q),))

@@ -96,6 +96,17 @@ def read(folder, name):
     return json.loads((folder / name).read_text(encoding="utf-8"))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "auto"])
+@pytest.mark.parametrize("kernel", ["sdpa", "padded"])
+def test_a_run_on_the_card(weights, tmp_path, dtype, kernel):
+    """Trains, keeps its best epoch, tests and saves there, in float32 and in the card's own precision."""
+    one = task(tmp_path, weights, model={"kernel": kernel}, train={"device": "cuda", "dtype": dtype})
+    outcome = run(one, tmp_path / "out")
+    assert outcome.status == "completed" and outcome.metrics["test"]["accuracy"]["value"] > 0.9
+    assert read(tmp_path / "out", "environment.json")["device"].startswith("cuda")
+
+
 def test_a_run_leaves_every_file_named(finished):
     names = {p.name for p in finished.iterdir()}
     assert names == {"metrics.json", "history.jsonl", "predictions.csv", "baseline.csv", "report.html", "spec.toml",
