@@ -29,6 +29,9 @@ weights_app = typer.Typer(
 app.add_typer(weights_app, name="weights")
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+KernelFile = Annotated[
+    Path | None, typer.Option(help="A Python file that registers an attention kernel of your own.")
+]
 Separator = Annotated[str, typer.Option(help="Between columns; by the file's name if absent.")]
 Encoding = Annotated[str, typer.Option(help="Of the file: utf-8, utf-16, cp1252, latin-1.")]
 
@@ -86,6 +89,7 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier run in this folder.")
     ] = False,
+    kernel_file: KernelFile = None,
     debug: Debug = False,
 ) -> int:
     """Fine-tune, test, compare with a baseline, and write the report."""
@@ -93,6 +97,10 @@ def run(
     from . import spec as specs
 
     task = specs.load(catalogue.locate_task(spec), overrides(set))
+    if kernel_file:
+        from . import kernels
+
+        kernels.register_file(kernel_file)
     from .progress import say
     from .run import headline
     from .run import run as run_task
@@ -233,10 +241,17 @@ def embed(
 @verb
 def verify(
     model: Annotated[str, typer.Argument(help="A catalogue name, a folder, or a hub id.")],
-    kernel: Annotated[str, typer.Option(help="The attention kernel to verify.")] = "auto",
+    kernel: Annotated[
+        str, typer.Option(help="The attention kernel to verify; that of --kernel-file if absent.")
+    ] = "auto",
+    kernel_file: KernelFile = None,
     debug: Debug = False,
 ) -> int:
     """Hold our forward pass against the reference: embeddings, each block, pooler, logits."""
+    if kernel_file:
+        from . import kernels
+
+        kernel = kernels.register_file(kernel_file)[0] if kernel == "auto" else kernel
     from .verify import verify as climb
 
     ladder = climb(model, kernel)

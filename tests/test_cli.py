@@ -12,6 +12,7 @@ import pytest
 
 import minibert
 
+from .test_kernels import OWN
 from .test_run import finished, task, texts, weights, write  # noqa: F401  fixtures
 
 ROOT = Path(__file__).parent.parent
@@ -136,6 +137,17 @@ def test_verify_holds_a_model_to_the_stored_reference():
     assert done.returncode == 0, done.stderr + done.stdout
     rungs = [line.split()[0] for line in done.stdout.splitlines()[1:]]
     assert rungs == ["embeddings", *(f"layers.{i}" for i in range(6)), "pooled"]
+
+
+def test_a_kernel_from_a_file_trains_and_is_verified(weights, tmp_path):  # noqa: F811
+    (tmp_path / "mine.py").write_text(OWN.format(name="mine"), encoding="utf-8")
+    one = task(tmp_path, weights, train={"epochs": 1}, model={"kernel": "mine"})
+    (tmp_path / "task.toml").write_text(one.to_toml(), encoding="utf-8")
+    assert "there is none of that name" in minibert_says("run", "task.toml", cwd=tmp_path).stderr
+    done = minibert_says("run", "task.toml", "--kernel-file", "mine.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((tmp_path / "runs/tiny/environment.json").read_text(encoding="utf-8"))
+    assert facts["kernel"] == "mine"
 
 
 def test_weights_list_and_verify():

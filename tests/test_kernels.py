@@ -135,6 +135,39 @@ def test_a_right_kernel_of_ones_own_passes_and_serves(registry):
     assert kernels.available()["mine"] == ""
 
 
+OWN = """
+from minibert import kernels
+from minibert.kernels.reference import reference
+
+@kernels.register({name!r}, devices=("cpu",), dtypes=kernels.FLOATS, dropout="generator", gradients=True)
+def mine(q, k, v, layout, *, scale, dropout=None):
+    return reference(q, k, v, layout, scale=scale, dropout=dropout)
+"""
+
+
+def test_a_file_of_ones_own_adds_a_kernel(registry, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(OWN.format(name="mine"), encoding="utf-8")
+    assert kernels.register_file(path) == ("mine",) and kernels.check("mine").passed
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (OWN.format(name="sdpa"), "sdpa, which exists"),
+        ("x = 1", "registers no kernel"),
+        ("import no_such_package", "No module named"),
+        ("def (", "SyntaxError"),
+    ],
+)
+def test_a_file_that_adds_no_kernel_is_refused(registry, tmp_path, text, said):
+    path, before = tmp_path / "mine.py", dict(kernels.KERNELS)
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=said):
+        kernels.register_file(path)
+    assert before == kernels.KERNELS
+
+
 def test_the_gate_judges_what_auto_takes():
     assert kernels.check("auto").name == kernels.choose("auto").name
 

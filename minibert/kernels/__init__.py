@@ -18,6 +18,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -110,6 +111,33 @@ def register(
         return fn
 
     return add
+
+
+def register_file(path: Path | str) -> tuple[str, ...]:
+    """Run a Python file that registers kernels of its own; returns their names.
+
+    Raises ConfigError where the file can't be run, registers nothing, or takes a name that is taken.
+    """
+    path, before = Path(path), dict(KERNELS)
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist, so no kernel can be read from it")
+    spec = importlib.util.spec_from_file_location(f"kernel_file_{path.stem}", path)
+    try:
+        if spec is None or spec.loader is None:
+            raise ImportError("its name must end in .py")
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    except Exception as problem:  # whatever the file does wrong
+        raise ConfigError(f"{path} can't be run: {type(problem).__name__}: {problem}") from problem
+    taken = [name for name in before if KERNELS[name] is not before[name]]
+    if taken:
+        KERNELS.update(before)
+        raise ConfigError(f"{path} registers {', '.join(taken)}, which exists", "Give yours another name.")
+    new = tuple(name for name in KERNELS if name not in before)
+    if not new:
+        raise ConfigError(
+            f"{path} registers no kernel", "Decorate a function with @minibert.kernels.register(...)."
+        )
+    return new
 
 
 def available(**wish: object) -> dict[str, str]:
