@@ -97,8 +97,11 @@ class RunFolder:
     def event(self, event: str, **facts: Any) -> None:
         """A line of history.jsonl, in one write, so that a killed run leaves at most one torn line."""
         line = json.dumps(finite({"event": event, **facts}), ensure_ascii=False) + "\n"
-        with open(self.history, "a", encoding="utf-8", newline="\n") as file:
-            file.write(line)
+        try:
+            with open(self.history, "a", encoding="utf-8", newline="\n") as file:
+                file.write(line)
+        except OSError as problem:
+            raise system.disk_problem(self.history, problem) from problem
 
 
 def read_status(path: Path) -> str:

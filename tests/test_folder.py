@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from minibert.errors import ConfigError
+from minibert.errors import ConfigError, EnvironmentProblem
 from minibert.folder import RunFolder, finite, read_status
 
 
@@ -25,6 +26,13 @@ def test_events_are_lines(tmp_path):
     folder.event("evaluation", loss=float("nan"), text="a\nb")
     lines = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     assert lines == [{"event": "step", "loss": 0.5}, {"event": "evaluation", "loss": None, "text": "a\nb"}]
+
+
+def test_a_history_that_can_not_be_written_has_a_name(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")  # somebody tidied up
+    with pytest.raises(EnvironmentProblem, match=r"history\.jsonl could not be written"):
+        folder.event("step", loss=0.5)
 
 
 def test_a_file_in_the_way_and_a_damaged_status_are_refused(tmp_path):
