@@ -76,6 +76,11 @@ class RunFolder:
                 f"{self.path} already holds a run ({read_status(self.path)})",
                 "Choose another folder with --out, or replace the run with --overwrite.",
             )
+        if system.alive(read_json(status)):
+            raise ConfigError(
+                f"another process is writing a run into {self.path} right now",
+                "Choose another folder with --out.",
+            )
         strange = sorted(p.name for p in self.path.iterdir() if p.name not in (*FILES, MODEL))
         if strange:
             raise ConfigError(
@@ -87,8 +92,8 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def status(self, status: str, **facts: Any) -> None:
-        """Write status.json; "completed" is written last of all."""
-        self.json(STATUS, {"status": status, **facts})
+        """Write status.json; "completed" is written last of all, "running" says by whom."""
+        self.json(STATUS, {"status": status, **(system.me() if status == "running" else {}), **facts})
 
     def json(self, name: str, table: Any) -> None:
         """A JSON file; what is not a number becomes null, which JSON can say."""
@@ -106,10 +111,16 @@ class RunFolder:
 
 def read_status(path: Path) -> str:
     """The word in a folder's status.json, or "unreadable"."""
+    return str(read_json(path / STATUS).get("status", "unreadable"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, or {} where there is none to be read."""
     try:
-        return str(json.loads((path / STATUS).read_text(encoding="utf-8"))["status"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "unreadable"
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def finite(value: Any) -> Any:

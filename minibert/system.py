@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import platform
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from .errors import EnvironmentProblem
 
@@ -114,6 +116,25 @@ class Stop:
         for number, old in self._old.items():
             with contextlib.suppress(ValueError, OSError, TypeError):
                 signal.signal(number, old)
+
+
+def me() -> dict[str, Any]:
+    """This process, as `alive` knows it again."""
+    return {"pid": os.getpid(), "host": platform.node()}
+
+
+def alive(process: dict[str, Any]) -> bool:
+    """Whether another process that `me` described runs on this machine; False where that can't be told."""
+    pid, host = process.get("pid"), process.get("host")
+    if os.name != "posix" or host != platform.node() or not isinstance(pid, int) or pid in (0, os.getpid()):
+        return False  # on Windows, os.kill with any number ends the process
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextlib.contextmanager

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from minibert import system
 from minibert.errors import ConfigError, EnvironmentProblem
 from minibert.folder import RunFolder, finite, read_status
 
@@ -44,6 +48,23 @@ def test_a_file_in_the_way_and_a_damaged_status_are_refused(tmp_path):
     (run.path / "status.json").write_text("{")
     with pytest.raises(ConfigError, match="unreadable"):
         RunFolder(tmp_path / "run")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX can ask without ending the process")
+def test_a_folder_that_a_live_process_writes_is_not_overwritten(tmp_path):
+    """The parent of this process is alive; a process that has ended is not."""
+    run = RunFolder(tmp_path / "run")
+    assert json.loads((run.path / "status.json").read_text())["pid"] == os.getpid()
+    other = system.me() | {"status": "running"}
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for pid, refused in ((os.getppid(), True), (ended.pid, False)):
+        (run.path / "status.json").write_text(json.dumps(other | {"pid": pid}))
+        if refused:
+            with pytest.raises(ConfigError, match="right now"):
+                RunFolder(run.path, overwrite=True)
+        else:
+            RunFolder(run.path, overwrite=True)
 
 
 def test_an_empty_folder_is_taken(tmp_path):
