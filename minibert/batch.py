@@ -17,6 +17,7 @@ In:  lists of token ids, one a text.   Out: PackedBatch.   Read next: kernels/re
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -134,9 +135,9 @@ def pack(
     real = len(lengths)
     if filler:
         lengths.append(filler)
-    token_ids = torch.tensor([i for text in ids for i in text] + [fill_id] * filler, dtype=torch.int64)
+    token_ids = whole_numbers([i for text in ids for i in text] + [fill_id] * filler)
     marks = [s for text in segments for s in text] + [0] * filler if segments is not None else []
-    segment_ids = torch.tensor(marks, dtype=torch.int64) if marks else torch.zeros_like(token_ids)
+    segment_ids = whole_numbers(marks) if marks else torch.zeros_like(token_ids)
     positions = [p for n in lengths[:real] for p in range(n)] + [0] * filler
     row_ids = torch.tensor(list(rows) if rows is not None else range(real), dtype=torch.int64)
     lowest = min(int(token_ids.min()), int(segment_ids.min())) if len(token_ids) else 0
@@ -156,6 +157,14 @@ def pack(
         ),
         (int(token_ids.max()), int(segment_ids.max())) if len(token_ids) else (0, 0),
     )
+
+
+def whole_numbers(values: list[int]) -> Tensor:
+    """(N,) int64. torch alone would cut 1.5 down to 1 and say nothing."""
+    try:
+        return torch.tensor(array("q", values), dtype=torch.int64)
+    except (TypeError, OverflowError):
+        raise DataError("token ids and segments must be whole numbers") from None
 
 
 def accumulate(lengths: Sequence[int]) -> list[int]:

@@ -14,6 +14,7 @@ import typer
 
 from . import __version__
 from .errors import MiniBertError
+from .system import Stop
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,7 +25,10 @@ app = typer.Typer(
     help="A BERT/RoBERTa encoder written by hand: fine-tune published weights on a table, and see how well it does.",
 )
 weights_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="List, fetch and verify published weights."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List, fetch and verify published weights.",
+    epilog="Example:  minibert weights list",
 )
 app.add_typer(weights_app, name="weights")
 
@@ -33,6 +37,7 @@ KernelFile = Annotated[
     Path | None, typer.Option(help="A Python file that registers an attention kernel of your own.")
 ]
 Separator = Annotated[str, typer.Option(help="Between columns; by the file's name if absent.")]
+Sheet = Annotated[str, typer.Option(help="Of an .xlsx file; the first if absent.")]
 Encoding = Annotated[str, typer.Option(help="Of the file: utf-8, utf-16, cp1252, latin-1.")]
 
 
@@ -43,7 +48,8 @@ def verb(command: Callable[..., int | None]) -> Callable[..., None]:
     def wrapped(*args: Any, **options: Any) -> None:
         debug = options.get("debug", False)
         try:
-            code = command(*args, **options)
+            with Stop() as stop, stop.at_once():
+                code = command(*args, **options)
         except MiniBertError as problem:
             if debug:
                 raise
@@ -131,28 +137,35 @@ def check(
     label: Annotated[str, typer.Option(help="Column of the label, for a table.")] = "",
     separator: Separator = "",
     encoding: Encoding = "utf-8",
+    sheet: Sheet = "",
+    weights: Annotated[str, typer.Option(help="Whose tokens are counted, for a table.")] = "all-MiniLM-L6-v2",
     debug: Debug = False,
 ) -> int:
     """Look at the data before any training: empty texts, duplicates, labels, lengths, encoding."""
     from . import catalogue
     from .data import check as checks
+    from .progress import say
+    from .tokenize import open_with_limit
 
-    if Path(source).suffix == ".toml" or source in catalogue.tasks():
+    def opener(name: str):
+        return lambda: open_with_limit(catalogue.locate_weights(name, texts_only=True))
+
+    is_task = source in catalogue.tasks() or not (Path(source).suffix or Path(source).exists())
+    if Path(source).suffix == ".toml" or is_task:
         from . import spec as specs
-        from .tokenize import Tokenizer
 
         task = specs.load(catalogue.locate_task(source)).absolute()
-        tokenizer = Tokenizer.from_folder(catalogue.locate_weights(task.model.weights))
-        found = checks.check_spec(task, lambda word: catalogue.locate_data(word, task.folder), tokenizer)
-    else:
-        found = checks.check_table(
-            source, text or None, label or None, separator=separator, encoding=encoding
+        found = checks.check_spec(
+            task, lambda word: catalogue.locate_data(word, task.folder), opener(task.model.weights)
         )
-    print(found.text())
+    else:
+        options = {"separator": separator, "encoding": encoding, "sheet": sheet, "opener": opener(weights)}
+        found = checks.check_table(source, text or None, label or None, **options)
+    say(found.text(), sys.stdout)
     return 2 if found.errors else 0
 
 
-@app.command(epilog="Example:  minibert init data.csv > task.toml")
+@app.command(epilog="Example:  minibert init data.csv --out task.toml")
 @verb
 def init(
     table: Annotated[Path, typer.Argument(help="A CSV, TSV, JSONL, Parquet or .xlsx file.")],
@@ -163,18 +176,20 @@ def init(
     encoding: Annotated[
         str, typer.Option(help="Of the file; recognised and written into the spec if absent.")
     ] = "",
+    sheet: Sheet = "",
     debug: Debug = False,
 ) -> None:
     """Propose a commented spec for a table, to be edited rather than written."""
     from .data.propose import propose
-
-    text = propose(table, separator=separator, encoding=encoding)
-    if out is None:
-        print(text, end="")
-        return
     from .errors import ConfigError
     from .system import write_text
 
+    folder = out.parent if out else None
+    text = propose(table, separator=separator, encoding=encoding, sheet=sheet, folder=folder)
+    if out is None:
+        sys.stdout.reconfigure(encoding="utf-8")  # a spec is UTF-8, whatever a console or a pipe prefers
+        print(text, end="")
+        return
     if out.exists():
         raise ConfigError(f"{out} exists and is left as it is", "Name another file with --out.")
     write_text(out, text)
@@ -193,6 +208,7 @@ def predict(
         str, typer.Option(help="Between columns; the run's own, or by the file's name, if absent.")
     ] = "",
     encoding: Annotated[str, typer.Option(help="Of the file; the run's own if absent.")] = "",
+    sheet: Annotated[str, typer.Option(help="Of an .xlsx file; the run's own if absent.")] = "",
     excel_safe: Annotated[
         bool, typer.Option("--excel-safe", help="Defuse cells that a spreadsheet would run.")
     ] = False,
@@ -209,6 +225,7 @@ def predict(
         pair=pair,
         separator=separator,
         encoding=encoding,
+        sheet=sheet,
         excel_safe=excel_safe,
     )
     print(f"{output}: {rows:,} rows", file=sys.stderr)
@@ -226,14 +243,14 @@ def embed(
     pooling: Annotated[str, typer.Option(help="mean or cls, where no file beside the weights says it.")] = "",
     separator: Separator = "",
     encoding: Encoding = "utf-8",
+    sheet: Sheet = "",
     debug: Debug = False,
 ) -> None:
     """Turn each text into one vector."""
     from .predict import embed_file
 
-    rows, width = embed_file(
-        model, input, output, column=column, pooling=pooling or None, separator=separator, encoding=encoding
-    )
+    form = {"separator": separator, "encoding": encoding, "sheet": sheet}
+    rows, width = embed_file(model, input, output, column=column, pooling=pooling or None, **form)
     print(f"{output}: {rows:,} x {width} float32", file=sys.stderr)
 
 
@@ -252,14 +269,15 @@ def verify(
         from . import kernels
 
         kernel = kernels.register_file(kernel_file)[0] if kernel == "auto" else kernel
+    from .progress import say
     from .verify import verify as climb
 
     ladder = climb(model, kernel)
-    print(ladder)
+    say(str(ladder), sys.stdout)
     return 0 if ladder.holds else 1
 
 
-@weights_app.command("list")
+@weights_app.command("list", epilog="Example:  minibert weights list --json")
 @verb
 def weights_list(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
@@ -269,12 +287,13 @@ def weights_list(
     import dataclasses
 
     from . import catalogue
+    from .progress import say
 
     rows = [dataclasses.asdict(row) for row in catalogue.describe()]
     if as_json:
         print(json.dumps(rows, indent=2, default=str))
         return
-    print(table_text(rows))
+    say(table_text(rows), sys.stdout)
 
 
 @weights_app.command("fetch", epilog="Example:  minibert weights fetch all-MiniLM-L6-v2")
@@ -298,13 +317,14 @@ def weights_verify(
     """Hash the files that are on this machine, and compare with the catalogue."""
     from . import catalogue
     from .errors import WeightsError, nearest
+    from .progress import say
 
     known = catalogue.weights()
     if name not in known:
         raise WeightsError(f"{name!r} is not in weights/catalogue.toml{nearest(name, known)}")
     rows = [{"file": file, "state": state} for file, state in catalogue.verify(known[name])]
-    print(table_text(rows))
-    return 0 if all(row["state"].startswith("verified") for row in rows) else 1
+    say(table_text(rows), sys.stdout)
+    return 0 if all(row["state"].startswith("verified") or "optional" in row["state"] for row in rows) else 1
 
 
 def table_text(rows: list[dict[str, Any]]) -> str:

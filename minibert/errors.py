@@ -40,9 +40,16 @@ class DataError(MiniBertError):
 
 
 class TrainingError(MiniBertError):
-    """Training can't go on: a loss or gradient is not finite, or nothing would be trained."""
+    """Training can't go on: a loss or gradient is not finite, or nothing would be trained.
+
+    places   the texts it happened on, by their place among the training texts
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, fix: str = "", places: Iterable[int] = ()):
+        super().__init__(message, fix)
+        self.places = tuple(places)
 
 
 class EnvironmentProblem(MiniBertError):

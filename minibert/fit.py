@@ -1,11 +1,12 @@
 """Fine-tune one model on one split: the published encoder, a new head, the loop, the best epoch kept.
 
-In:  a TaskSpec, Splits, a run folder for the history.   Out: Fitted, with the test part's predictions.
+In:  a TaskSpec, Splits, a run folder for the history.   Out: Fitted; `predict_test` adds the test part's predictions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -13,13 +14,15 @@ import torch
 
 from . import data, device, metrics, spec, system
 from .data import Part, Splits
-from .errors import ConfigError
+from .errors import ConfigError, DataError, TrainingError
 from .folder import RunFolder
 from .model import Model, load
 from .progress import Bar
 from .spec import TaskSpec
 from .tokenize import Encoded
 from .train import Plan, Step, train
+
+Answers = Iterator[tuple[list[int], torch.Tensor]]  # places of texts, and what the head says of them
 
 
 @dataclass
@@ -32,7 +35,6 @@ class Fitted:
     test: np.ndarray  # probabilities (n, C) or values (n,)
     best_epoch: int = 0
     validation: dict[str, float] = field(default_factory=dict)
-    stopped: str = ""  # the signal that ended it early
 
 
 def new_model(task: TaskSpec, splits: Splits, place: str) -> Model:
@@ -69,8 +71,13 @@ def new_model(task: TaskSpec, splits: Splits, place: str) -> Model:
 
 def encode_all(task: TaskSpec, model: Model, splits: Splits) -> dict[str, Encoded]:
     """Token ids of the three parts."""
-    parts = (splits.train, splits.validation, splits.test)
-    return {p.name: model.tokenize(p.texts, p.pairs, rows=p.rows.tolist()) for p in parts}
+    out = {}
+    for part in (splits.train, splits.validation, splits.test):
+        try:
+            out[part.name] = model.tokenize(part.texts, part.pairs, rows=part.rows.tolist())
+        except DataError as problem:
+            raise DataError(f"{part.table.path} ({part.name}): {problem.message}", problem.fix) from None
+    return out
 
 
 def class_numbers(part: Part, labels: tuple[str, ...]) -> np.ndarray:
@@ -84,7 +91,7 @@ def class_numbers(part: Part, labels: tuple[str, ...]) -> np.ndarray:
 def fit(
     task: TaskSpec, splits: Splits, model: Model, folder: RunFolder, stop: system.Stop, fold: int = 0
 ) -> Fitted:
-    """Fine-tune, keep the best epoch by validation, and predict the test part with it."""
+    """Fine-tune and keep the best epoch by validation."""
     encoded = encode_all(task, model, splits)
     weights = data.class_weights(task.train.class_weights, splits.train.targets, splits.labels)
     loss_of = loss_function(
@@ -97,15 +104,20 @@ def fit(
     )  # fmt: skip
     chosen = spec.chosen_metric(task)
     fitted = Fitted(splits, model, encoded, np.zeros(0))
-    best_state, stale = None, 0
+    best_state, stale, seen = None, 0, []
     name = f"{task.task.name}, fold {fold}" if fold else task.task.name
-    with Bar(name, plan.steps, "steps") as bar:
+    with Bar(name, plan.steps, "steps") as bar, rows_named(splits.train):
         for step in train(model, loss_of, encoded["train"].lengths.tolist(), plan):
             log_step(folder, step, bar, fold)
-            if step.ends_epoch:
-                scores = validate(task, fitted)
+            seen.append((step.loss * step.count, step.count))
+            if step.ends_epoch and not stop.requested:
+                scores = validate(task, fitted, stop)
+                if stop.requested:  # in the middle of it: half an evaluation is none
+                    break
                 is_best = improves(chosen, scores[chosen], fitted.validation.get(chosen, np.nan))
-                log_evaluation(task, folder, step, scores, is_best, bar, fold)
+                total, count = np.sum(seen, axis=0)
+                log_evaluation(task, folder, step, total / count, scores, is_best, bar, fold)
+                seen = []
                 if is_best or best_state is None:
                     fitted.validation, fitted.best_epoch, stale = scores, step.epoch, 0
                     best_state = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -115,13 +127,39 @@ def fit(
                     bar.line(f"no better {chosen} in {stale} epochs: stopped at epoch {step.epoch}")
                     break
             if stop.requested:
-                fitted.stopped = stop.requested
                 break
     if best_state is not None:
         model.load_state_dict(best_state)
-    if not fitted.stopped:
-        fitted.test = model.answer_table(encoded["test"])
     return fitted
+
+
+def predict_test(fitted: Fitted, stop: system.Stop) -> None:
+    """Put the test part's predictions into `fitted`; half of them, which nobody uses, if stopped."""
+    encoded = fitted.encoded["test"]
+    with Bar("predicting the test texts", len(encoded), "texts") as bar:
+        fitted.test = fitted.model.answer_table(encoded, until(stop, fitted.model.answers(encoded), bar))
+
+
+def until(stop: system.Stop, answers: Answers, bar: Bar | None = None) -> Answers:
+    """The same answers, up to where a stop is asked for."""
+    for places, found in answers:
+        yield places, found
+        if bar:
+            bar.advance(len(places))
+        if stop.requested:
+            return
+
+
+@contextlib.contextmanager
+def rows_named(part: Part) -> Iterator[None]:
+    """Let an error of the loop, which knows texts by their place, name the rows of their table."""
+    try:
+        yield
+    except TrainingError as problem:
+        if not problem.places:
+            raise
+        rows = ", ".join(str(part.rows[place]) for place in problem.places)
+        raise TrainingError(f"{problem.message}, rows {rows} of {part.table.path}", problem.fix) from None
 
 
 def improves(metric: str, new: float, old: float) -> bool:
@@ -148,9 +186,10 @@ def loss_function(
     return loss_of
 
 
-def validate(task: TaskSpec, fitted: Fitted) -> dict[str, float]:
-    """Every metric and the loss on the validation part."""
-    found = fitted.model.answer_table(fitted.encoded["validation"])
+def validate(task: TaskSpec, fitted: Fitted, stop: system.Stop) -> dict[str, float]:
+    """Every metric and the loss on the validation part; nonsense if a stop is asked for meanwhile."""
+    encoded = fitted.encoded["validation"]
+    found = fitted.model.answer_table(encoded, until(stop, fitted.model.answers(encoded)))
     truth = class_numbers(fitted.splits.validation, fitted.splits.labels)
     return {"loss": loss_value(found, truth, fitted)} | {
         name: metrics.value(name, truth, decide(found), num_classes=len(fitted.splits.labels) or None)
@@ -174,7 +213,7 @@ def decide(found: np.ndarray) -> np.ndarray:
 
 def log_step(folder: RunFolder, step: Step, bar: Bar, fold: int) -> None:
     """A line of history and a turn of the bar."""
-    facts = {k: v for k, v in asdict(step).items() if k not in ("ends_epoch", "seconds")}
+    facts = {k: v for k, v in asdict(step).items() if k not in ("ends_epoch", "seconds", "count")}
     speed = {"texts_per_second": step.texts / step.seconds, "tokens_per_second": step.tokens / step.seconds}
     folder.event("step", **facts, **speed, **({"fold": fold} if fold else {}))
     bar.advance(
@@ -184,14 +223,23 @@ def log_step(folder: RunFolder, step: Step, bar: Bar, fold: int) -> None:
 
 
 def log_evaluation(
-    task: TaskSpec, folder: RunFolder, step: Step, scores: dict[str, float], best: bool, bar: Bar, fold: int
+    task: TaskSpec,
+    folder: RunFolder,
+    step: Step,
+    loss: float,
+    scores: dict[str, float],
+    best: bool,
+    bar: Bar,
+    fold: int,
 ) -> None:
     """A line of history and a line for people, once an epoch."""
     which = {"fold": fold} if fold else {}
-    folder.event("evaluation", step=step.step, epoch=step.epoch, best=best, **scores, **which)
+    folder.event(
+        "evaluation", step=step.step, epoch=step.epoch, best=best, training_loss=loss, **scores, **which
+    )
     told = spec.scored_metric(task)
     mark = " (best so far)" if best else ""
     bar.line(
-        f"epoch {step.epoch}/{task.train.epochs}: loss {step.loss:.3f}, validation loss {scores['loss']:.3f}, "
+        f"epoch {step.epoch}/{task.train.epochs}: loss {loss:.3f}, validation loss {scores['loss']:.3f}, "
         f"{told} {scores[told]:.3f}{mark}"
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ FILES = (
     STATUS,
 )
 MODEL = "model"
+STATUSES = ("running", "completed", "stopped", "failed", "diverged")
 
 
 def model_of(folder: Path) -> Path:
@@ -66,7 +68,8 @@ class RunFolder:
     def clear(self, overwrite: bool) -> None:
         """Remove an earlier run's files, and nothing else; refuse where that was not asked for."""
         status = self.path / STATUS
-        if not status.exists():
+        begun = status.is_file() and not status.stat().st_size  # killed as it began
+        if not (begun or read_status(self.path) in STATUSES):
             raise ConfigError(
                 f"{self.path} holds files that are not a run's; nothing was touched",
                 "Choose a new or empty folder with --out.",
@@ -81,15 +84,20 @@ class RunFolder:
                 f"another process is writing a run into {self.path} right now",
                 "Choose another folder with --out.",
             )
-        strange = sorted(p.name for p in self.path.iterdir() if p.name not in (*FILES, MODEL))
+        left = [p for p in self.path.iterdir() if is_leftover(p.name)]
+        strange = sorted(
+            p.name for p in self.path.iterdir() if p.name not in (*FILES, MODEL) and p not in left
+        )
         if strange:
             raise ConfigError(
                 f"{self.path} holds files beside the run's own: {', '.join(strange[:5])}; nothing was touched",
                 "Move them away, or choose another folder with --out.",
             )
-        shutil.rmtree(self.path / MODEL, ignore_errors=True)
-        for name in FILES:
-            (self.path / name).unlink(missing_ok=True)
+        for path in [self.path / MODEL, *left, *(self.path / name for name in FILES)]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def status(self, status: str, **facts: Any) -> None:
         """Write status.json; "completed" is written last of all, "running" says by whom."""
@@ -107,6 +115,12 @@ class RunFolder:
                 file.write(line)
         except OSError as problem:
             raise system.disk_problem(self.history, problem) from problem
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a killed run left it: a file or model half written under a passing name."""
+    found = re.fullmatch(r"\.(.+)\.\w+\.(part|old)", name)
+    return bool(found) and found[1] in (*FILES, MODEL)
 
 
 def read_status(path: Path) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,12 +155,15 @@ class Model(nn.Module):
             columns(self.labels, found) | {"tokens": encoded.tokens, "truncated": encoded.cut > 0}
         )
 
-    def answer_table(self, encoded: Encoded) -> np.ndarray:
-        """Probabilities (n, C) or values (n,), float64, in the order of the texts."""
+    def answer_table(
+        self, encoded: Encoded, answers: Iterable[tuple[list[int], Tensor]] | None = None
+    ) -> np.ndarray:
+        """Probabilities (n, C) or values (n,), float64, in the order of the texts; `answers`: those of
+        `answers(encoded)`, if the caller watches them come."""
         outputs = self.head.out.out_features if self.head is not None else 0
         shape = (len(encoded), outputs) if self.labels else (len(encoded),)
         out = np.zeros(shape)
-        for places, found in self.answers(encoded):
+        for places, found in self.answers(encoded) if answers is None else answers:
             out[places] = found.numpy()
         return out
 

@@ -1,7 +1,7 @@
 """How our parameters are called in published checkpoints. Data only; read it beside BERT's tree.
 
-A Row says: ours, theirs, shape. One `{}` is the layer number. The tables are read both ways, so a
-file that we save has the names it came with. Theirs stand without the family's prefix ("bert.",
+A Row says: ours, theirs, shape. One `{}` is the layer number. The tables are read both ways: a file
+that we save has the published names of today, also where it came with gamma and beta. Theirs stand without the family's prefix ("bert.",
 "roberta."), which a file may carry or not.
 Shapes use the letters of batch.py; each is checked before a byte is copied.
 """

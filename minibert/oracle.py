@@ -55,6 +55,10 @@ def stages(
         mask[i, : len(text)] = 1
         if segments is not None:
             kinds[i, : len(text)] = torch.tensor(segments[i])
+    pooled: list[Tensor] = []
+    if with_head:  # what its last layer reads, which it does not give by itself
+        last = getattr(model.classifier, "out_proj", model.classifier)
+        last.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
     with torch.no_grad():
         out = model(input_ids=rectangle, attention_mask=mask, token_type_ids=kinds, output_hidden_states=True)
     found = {
@@ -62,7 +66,9 @@ def stages(
         for i, h in enumerate(out.hidden_states)
     }
     if getattr(out, "pooler_output", None) is not None:
-        found["pooled"] = [row[None] for row in out.pooler_output]
+        pooled.append(out.pooler_output)
+    if pooled:
+        found["pooled"] = [row[None] for row in pooled[0]]
     if getattr(out, "logits", None) is not None:
         found["logits"] = [row[None] for row in out.logits]
     return found

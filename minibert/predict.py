@@ -6,6 +6,7 @@ Out: a CSV with the input's columns and order plus label and probabilities, or v
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from . import data, spec, system
-from .data.tables import spelled
+from .data.tables import free_name, spelled
 from .errors import ConfigError, DataError, nearest
 from .model import Model, load
 from .progress import Bar, say
@@ -22,24 +23,27 @@ CHUNK = 2000  # rows held at once
 RISKY = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins so as a formula
 
 
-def chunks(path: Path, separator: str, encoding: str) -> Iterator[pd.DataFrame]:
+def chunks(path: Path, separator: str, encoding: str, sheet: str = "") -> Iterator[pd.DataFrame]:
     """The rows of a table, CHUNK at a time, every cell a string as `read_table` gives it."""
     if path.suffix in (".parquet", ".pq"):
         yield from parquet_chunks(path)
     else:
-        yield from data.read_chunks(path, CHUNK, separator=separator, encoding=encoding)
+        yield from data.read_chunks(path, CHUNK, separator=separator, encoding=encoding, sheet=sheet)
 
 
 def parquet_chunks(path: Path) -> Iterator[pd.DataFrame]:
     """The same for Parquet, a batch of its rows at a time."""
-    import pyarrow
-    import pyarrow.parquet
-
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        data.read_table(path)  # says what is missing
+        raise
     try:
         for part in pyarrow.parquet.ParquetFile(path).iter_batches(CHUNK):
             columns = zip(part.schema.names, part.columns)
             yield pd.DataFrame({n: [spelled(v) for v in c.to_pylist()] for n, c in columns}, dtype=object)
-    except (pyarrow.ArrowException, OSError):
+    except (pyarrow.ArrowException, OSError, ValueError):
         data.read_table(path)  # names the file and what is wrong with it
         raise
 
@@ -50,14 +54,23 @@ def open_run(source: str) -> tuple[Model, spec.TaskSpec | None]:
     return load(source), spec.load(settings) if settings.is_file() else None
 
 
-def column_of(frame: pd.DataFrame, wanted: str, path: Path) -> list[str]:
+def column_of(frame: pd.DataFrame, wanted: str, path: Path, option: str = "--column") -> list[str]:
     """A column's texts, or a DataError that lists the columns."""
     if wanted not in frame.columns:
         raise DataError(
             f"{path} has no column {wanted!r}{nearest(wanted, frame.columns)}",
-            f"Its columns: {', '.join(map(str, frame.columns))}. Name one with --column.",
+            f"Its columns: {', '.join(map(str, frame.columns))}. Name one with {option}.",
         )
     return frame[wanted].tolist()
+
+
+def chunks_by_option(path: Path, separator: str, encoding: str, sheet: str) -> Iterator[pd.DataFrame]:
+    """`chunks`, whose errors speak of this verb's options instead of a spec's keys."""
+    try:
+        yield from chunks(path, separator, encoding, sheet)
+    except DataError as problem:
+        words = (re.sub(r"\[data\] (\w+)( =)?", r"--\1", text) for text in (problem.message, problem.fix))
+        raise DataError(*words) from None
 
 
 def predict_file(
@@ -69,6 +82,7 @@ def predict_file(
     pair: str = "",
     separator: str = "",
     encoding: str = "",
+    sheet: str = "",
     excel_safe: bool = False,
 ) -> int:
     """Predict every row of a table; returns the number of rows. `output` appears only when complete."""
@@ -87,6 +101,8 @@ def predict_file(
     encoding = encoding or (task.data.encoding if task else "utf-8")
     named = source_path.suffix.lower() in (".tsv", ".tab")  # by its name; a .csv may hold semicolons
     separator = separator or (task.data.separator if task and not named else "")
+    if not sheet and task and source_path.suffix.lower() in (".xlsx", ".xlsm"):
+        sheet = task.data.sheet
     mark = "\t" if target.suffix == ".tsv" else ","
     done = empty = 0
     with (
@@ -94,8 +110,8 @@ def predict_file(
         system.replacing(target) as part,
         open(part, "w", encoding="utf-8", newline="") as file,
     ):
-        for frame in chunks(source_path, separator, encoding):
-            pairs = column_of(frame, pair, source_path) if pair else None
+        for frame in chunks_by_option(source_path, separator, encoding, sheet):
+            pairs = column_of(frame, pair, source_path, "--pair") if pair else None
             texts = column_of(frame, column, source_path)
             empty += sum(not text.strip() for text in texts)
             answers = model.predict(texts, pairs)
@@ -116,8 +132,7 @@ def joined(frame: pd.DataFrame, answers: pd.DataFrame, done: int) -> pd.DataFram
     """The input's columns, then ours, then row_id; ours is called predicted_... where a name is taken."""
     answers = answers.assign(truncated=np.where(answers["truncated"], "true", "false"))
     answers["row_id"] = np.arange(done, done + len(frame))
-    names = {n: f"predicted_{n}" for n in answers.columns if n in frame.columns}
-    return pd.concat([frame, answers.rename(columns=names)], axis=1)
+    return pd.concat([frame, answers.rename(columns=lambda name: free_name(name, frame.columns))], axis=1)
 
 
 def defused(cell: object) -> object:
@@ -134,6 +149,7 @@ def embed_file(
     pooling: str | None = None,
     separator: str = "",
     encoding: str = "utf-8",
+    sheet: str = "",
 ) -> tuple[int, int]:
     """One float32 row of an .npy file for each row of a table; returns (rows, D)."""
     target = Path(output)
@@ -143,7 +159,7 @@ def embed_file(
     width, done = model.config.hidden_width, 0
     with Bar("embedding", None) as bar, system.replacing(target) as part, open(part, "r+b") as file:
         npy_header(file, 0, width)
-        for frame in chunks(Path(input), separator, encoding):
+        for frame in chunks_by_option(Path(input), separator, encoding, sheet):
             file.write(model.embed(column_of(frame, column, Path(input)), pooling=pooling).tobytes())
             done += len(frame)
             bar.advance(len(frame), f"{done:,} rows")

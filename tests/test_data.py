@@ -257,7 +257,7 @@ def test_parquet(tmp_path):
     columns = {"text": ["NA", None, "01"], "n": [1, None, 3], "x": [0.5, 2.0, None]}
     pyarrow.parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
     table = read_table(tmp_path / "a.parquet")
-    assert rows_of(table) == [["NA", "1", "0.5"], ["", "", "2.0"], ["01", "3", ""]]
+    assert rows_of(table) == [["NA", "1", "0.5"], ["", "", "2"], ["01", "3", ""]]
     assert table.lines is None and table.where(1) == "row 1"
     refused(write(tmp_path, "b.parquet", b"PAR1 nothing"), "no sound Parquet")
 
@@ -273,6 +273,7 @@ def test_excel(tmp_path, monkeypatch):
     book.save(tmp_path / "a.xlsx")
     table = read_table(tmp_path / "a.xlsx")
     assert rows_of(table) == [["a", "01"], ["b", "2"]] and table.lines.tolist() == [2, 3]
+    assert table.notes == ('a.xlsx: of 2 sheets, "first" was read ([data] sheet).',)
     assert rows_of(read_table(tmp_path / "a.xlsx", sheet="second")) == [["c", "1.5"]]
     refused(tmp_path / "a.xlsx", 'no sheet "secnd"', 'did you mean "second"', sheet="secnd")
     with zipfile.ZipFile(tmp_path / "b.xlsx", "w") as file:
@@ -280,7 +281,7 @@ def test_excel(tmp_path, monkeypatch):
     refused(tmp_path / "b.xlsx", "no Excel workbook")
     refused(write(tmp_path, "c.csv", "a,b\n1,2\n"), "no sheets", sheet="first")
     monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(EnvironmentProblem, match=r"pip install minibert\[excel\]"):
+    with pytest.raises(EnvironmentProblem, match="pip install openpyxl"):
         read_table(tmp_path / "a.xlsx")
 
 

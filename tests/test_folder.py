@@ -45,9 +45,28 @@ def test_a_file_in_the_way_and_a_damaged_status_are_refused(tmp_path):
         RunFolder(tmp_path / "file")
     run = RunFolder(tmp_path / "run")
     assert read_status(run.path) == "running"
-    (run.path / "status.json").write_text("{")
-    with pytest.raises(ConfigError, match="unreadable"):
+    with pytest.raises(ConfigError, match=r"holds a run \(running\)"):
         RunFolder(tmp_path / "run")
+    for foreign in ("{", "{}", '{"status": "shipped"}'):
+        (run.path / "status.json").write_text(foreign)
+        for overwrite in (False, True):
+            with pytest.raises(ConfigError, match="not a run's"):
+                RunFolder(tmp_path / "run", overwrite)
+    (run.path / "status.json").write_text("")  # killed as it began
+    RunFolder(tmp_path / "run", overwrite=True)
+
+
+def test_what_a_killed_run_half_wrote_is_cleared_and_nothing_else(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    (run.path / ".metrics.json.x1y2.part").write_text("{")
+    (run.path / ".model.abcd1234.part").mkdir()
+    (run.path / ".model.abcd1234.part" / "config.json").write_text("{}")
+    (run.path / ".thesis.txt.x1.part").write_text("mine")
+    with pytest.raises(ConfigError, match="thesis"):
+        RunFolder(run.path, overwrite=True)
+    (run.path / ".thesis.txt.x1.part").unlink()
+    RunFolder(run.path, overwrite=True)
+    assert [p.name for p in run.path.iterdir()] == ["status.json"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX can ask without ending the process")

@@ -183,5 +183,53 @@ def test_the_runs_own_separator_and_a_count_of_empty_texts(weights, tmp_path, ca
     assert "1 of 2 rows have no text" in capsys.readouterr().err
 
 
+def test_the_runs_own_sheet_or_the_one_that_is_named(weights, tmp_path):  # noqa: F811
+    openpyxl = pytest.importorskip("openpyxl")
+    from minibert.run import run
+
+    from .test_run import task, texts
+
+    for name, n in (("train", 30), ("test", 12)):
+        book = openpyxl.Workbook()
+        book.active.append(["text"])
+        book.active.append(["of the wrong sheet"])
+        sheet = book.create_sheet("Data")
+        for row in [("text", "topic", "score"), *texts(n, len(name))]:
+            sheet.append(row)
+        book.save(tmp_path / f"{name}.xlsx")
+    keys = {"train": "train.xlsx", "test": "test.xlsx", "sheet": "Data"}
+    run(task(tmp_path, weights, data=keys, train={"epochs": 1}), tmp_path / "out")
+    assert predict.predict_file(str(tmp_path / "out"), tmp_path / "test.xlsx", tmp_path / "a.csv") == 12
+    with pytest.raises(DataError, match="no sheet .Dat.*did you mean"):
+        predict.predict_file(str(tmp_path / "out"), tmp_path / "test.xlsx", tmp_path / "b.csv", sheet="Dat")
+    form = {"column": "text", "pooling": "mean", "sheet": "Sheet"}
+    assert predict.embed_file(str(weights), tmp_path / "test.xlsx", tmp_path / "v.npy", **form)[0] == 1
+
+
+def test_errors_speak_of_options(finished, tmp_path):  # noqa: F811
+    path = write(tmp_path / "new.csv", [("a;b", "c")], ("text;id", "x"))
+    (tmp_path / "new.csv").write_text("text;id\na b;1\nc, d;2\n", encoding="utf-8")
+    with pytest.raises(DataError, match='Set --separator ";"'):
+        predict.predict_file(str(finished), path, tmp_path / "out.csv")
+    write(path, [("a", "b")], ("text", "other"))
+    with pytest.raises(DataError, match="Name one with --pair"):
+        predict.predict_file(str(finished), path, tmp_path / "out.csv", pair="second")
+
+
+@pytest.mark.parametrize("name", ["big.jsonl", "big.csv.gz", "big.jsonl.gz"])
+def test_packed_files_and_json_lines_are_streamed(name, tmp_path, monkeypatch):
+    """No more than a chunk is held; a key that comes late is a column all the same."""
+    opened = gzip.open if name.endswith(".gz") else open
+    rows = ['{"text": "wheat"}'] * 4001 + ['{"text": "corn", "late": "x"}']
+    with opened(tmp_path / name, "wt", encoding="utf-8") as file:
+        file.write("\n".join(rows) if "jsonl" in name else "text,late\n" + "wheat,\n" * 4001 + "corn,x\n")
+    monkeypatch.setattr("minibert.data.tables.LARGE", 1)
+    monkeypatch.setattr("minibert.data.tables.read_table", lambda *_, **__: pytest.fail("read whole"))
+    found = list(predict.chunks(tmp_path / name, "", "utf-8"))
+    assert [len(frame) for frame in found] == [2000, 2000, 2]
+    assert found[0].columns.tolist() == ["text", "late"] and found[0]["late"][0] == ""
+    assert found[2].to_numpy().tolist() == [["wheat", ""], ["corn", "x"]]
+
+
 def test_a_runs_folder_loads_as_its_model(finished):  # noqa: F811
     assert minibert.load(finished).labels == minibert.load(finished / "model").labels

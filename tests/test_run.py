@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +17,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import minibert
 from minibert import config, spec
 from minibert.encoder import Encoder, initialise
 from minibert.errors import ConfigError, DataError, MiniBertError, TrainingError
 from minibert.model import Model
+from minibert.predict import predict_file
 from minibert.run import run
 from minibert.tokenize import Tokenizer
 
@@ -259,6 +263,14 @@ def test_overwrite_replaces_a_run_and_nothing_else(weights, tmp_path):
     with pytest.raises(ConfigError, match=r"notes\.txt"):
         run(one, tmp_path / "out", overwrite=True)
     assert (tmp_path / "out" / "notes.txt").exists() and (tmp_path / "out" / "model").is_dir()
+    (tmp_path / "out" / "notes.txt").rename(tmp_path / "out" / "model" / "notes.txt")
+    with pytest.raises(ConfigError, match=r"notes\.txt"):
+        run(one, tmp_path / "out", overwrite=True)
+    shutil.rmtree(tmp_path / "out" / "model")
+    (tmp_path / "out" / "model").write_text("a file")
+    with pytest.raises(ConfigError, match="is a file"):
+        run(one, tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "metrics.json").exists()
 
 
 def rows_with(change):
@@ -287,7 +299,20 @@ BAD_TABLES = {
     "a word as target": ({"kind": "regression"}, {"train": rows_with(lambda r: (*r[:2], "high"))}, "high"),
     "a decimal comma": ({"kind": "regression"}, {"train": rows_with(lambda r: (*r[:2], "3,5"))}, "decimal"),
     "no file": ({"data": {"train": "absent.csv"}}, {}, "absent.csv"),
-    "a text too long": ({"model": {"truncation": "error", "max_tokens": 6}}, {}, "max_tokens = 6"),
+    "one class, and an ordinary test": (
+        {},
+        {"train": [(t, "farm", s) for t, _, s in texts(30, 1)]},
+        "to train on",
+    ),
+    "no words": (
+        {},
+        {"train": [(f"! {i}", t, s) for i, (_, t, s) in enumerate(texts(9, 1))]},
+        "finds no words",
+    ),
+    "a baseline of the other kind": ({"baseline": {"kind": "mean"}}, {}, "no baseline for classification"),
+    "a weight for no class": ({"train": {"class_weights": {"moon": 2.0}}}, {}, '"moon" is no label'),
+    "a weight below 0": ({"train": {"class_weights": {"farm": -2.0}}}, {}, "no finite number from 0"),
+    "a text too long": ({"model": {"truncation": "error", "max_tokens": 6}}, {}, "train.csv (train): row"),
 }
 
 
@@ -322,6 +347,8 @@ def test_divergence_is_a_status_and_exit_1(weights, tmp_path):
         run(one, tmp_path / "out")
     assert caught.value.exit_code == 1
     assert read(tmp_path / "out", "status.json")["status"] == "diverged"
+    rows = re.search(r"8 texts, rows ([\d, ]+) of .*train\.csv", str(caught.value))
+    assert rows and len(rows[1].split(", ")) == 8, "the rows of the table, not places in a part"
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
@@ -354,9 +381,88 @@ def test_a_stop_saves_what_was_reached(number, weights, tmp_path):
     assert process.returncode == 75, said
     status = read(out, "status.json")
     assert status["status"] == "stopped" and signal.Signals(number).name in status["message"]
-    assert "model" in said and "loads" in said
-    found = minibert.load(out / "model").predict(["wheat and corn"])
-    assert found["label"][0] in TOPICS
+    assert "model" in said and "loads" in said and "stopping at the next step" in said
+    trained = minibert.load(out / "model")
+    assert trained.predict(["wheat and corn"])["label"][0] in TOPICS
+    assert not same_weights(trained, minibert.load(weights)), "what was reached, not what it began with"
+
+
+def same_weights(one, two):
+    pairs = zip(one.encoder.parameters(), two.encoder.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no POSIX signals to send")
+@pytest.mark.parametrize("where", ["predict_test", "fit_baseline"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_after_training_keeps_the_best_epoch(where, number, weights, tmp_path, monkeypatch):
+    """In the middle of the test texts, or of the baseline: exit 75, and the model is what a whole run saves."""
+    real = getattr(minibert.run, where)
+
+    def interrupted(*words):
+        os.kill(os.getpid(), number)
+        return real(*words)
+
+    monkeypatch.setattr(minibert.run, where, interrupted)
+    one = task(tmp_path, weights, train={"epochs": 2})
+    outcome = run(one, tmp_path / "out")
+    assert (outcome.status, outcome.exit_code) == ("stopped", 75)
+    assert "its best epoch so far" in read(tmp_path / "out", "status.json")["message"]
+    assert not (tmp_path / "out" / "metrics.json").exists()
+    monkeypatch.setattr(minibert.run, where, real)
+    run(one, tmp_path / "whole")
+    assert same_weights(minibert.load(tmp_path / "out"), minibert.load(tmp_path / "whole"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no POSIX signals to send")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_before_training_leaves_nothing(number, weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(minibert.run, "new_model", lambda *_: os.kill(os.getpid(), number))
+    outcome = run(task(tmp_path, weights), tmp_path / "out")
+    assert (outcome.status, outcome.exit_code) == ("stopped", 75) and not (tmp_path / "out").exists()
+    assert f"stopped on {signal.Signals(number).name} before training" in capsys.readouterr().err
+
+
+def test_a_baseline_that_fails_leaves_the_model(weights, tmp_path, monkeypatch):
+    def fails(*_):
+        raise DataError("no baseline today")
+
+    monkeypatch.setattr(minibert.run, "fit_baseline", fails)
+    with pytest.raises(DataError):
+        run(task(tmp_path, weights, train={"epochs": 1}), tmp_path / "out")
+    assert read(tmp_path / "out", "status.json")["status"] == "failed"
+    assert minibert.load(tmp_path / "out").labels == ("bank", "farm", "ship")
+
+
+def test_names_of_our_columns_give_way_as_often_as_it_takes(weights, tmp_path):
+    one = task(tmp_path, weights, train={"epochs": 1})
+    for name in ("train", "test"):
+        rows = [(f"id{i}", *row, "a", "b") for i, row in enumerate(texts(45, 2 + len(name)))]
+        write(
+            tmp_path / f"{name}.csv", rows, ("row_id", "text", "topic", "score", "label", "predicted_label")
+        )
+    run(one, tmp_path / "out")
+    with open(tmp_path / "out" / "predictions.csv", encoding="utf-8", newline="") as file:
+        header, first = list(csv.reader(file))[:2]
+    assert header[:8] == ["predicted_row_id", "row_id", "text", "topic", "score", "label", "predicted_label",
+                          "predicted_predicted_label"]  # fmt: skip
+    assert first[0] == "0" and first[1] == "id0" and first[7] in TOPICS
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "has no column" not in page and "got a wrong label" in page or "No test text was labelled" in page
+    predict_file(str(tmp_path / "out"), tmp_path / "out" / "predictions.csv", tmp_path / "again.csv")
+    with open(tmp_path / "again.csv", encoding="utf-8", newline="") as file:
+        names = next(csv.reader(file))
+    assert len(set(names)) == len(names) and names[: len(header)] == header
+
+
+def test_the_line_of_an_epoch_tells_the_loss_of_all_its_steps(finished):
+    lines = [json.loads(x) for x in (finished / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    for done in (x for x in lines if x["event"] == "evaluation"):
+        steps = [
+            (x["loss"], x["texts"]) for x in lines if x["event"] == "step" and x["epoch"] == done["epoch"]
+        ]
+        mean = sum(loss * n for loss, n in steps) / sum(n for _, n in steps)
+        assert done["training_loss"] == pytest.approx(mean, rel=1e-6)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no POSIX signals to send")

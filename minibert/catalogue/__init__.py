@@ -25,6 +25,7 @@ from .assets import (
     File,
     Wheel,
     cache_folder,
+    complete,
     hub_folder,
     local_folder,
     pinned,
@@ -116,8 +117,14 @@ class Row:
 def describe(assets: dict[str, Asset] | None = None) -> list[Row]:
     """A Row for each asset, by default the checkpoints; looks at folders only, hashes nothing."""
     rows = []
-    for a in map(pinned, (weights() if assets is None else assets).values()):
-        where = next((f"{label}: {folder}" for label, folder in places(a)), "")
+    for a in (weights() if assets is None else assets).values():
+        try:
+            a = pinned(a)
+            where = next((f"{label}: {folder}" for label, folder in places(a)), "")
+            if where and not complete(a, next(places(a))[1]):
+                where += " (incomplete)"
+        except EnvironmentProblem as problem:  # a damaged record of one is no reason to hide the others
+            where = problem.message
         rows.append(Row(a.name, a.family, a.parameters, a.bytes, a.licence, where, a.about))
     return rows
 
@@ -222,26 +229,34 @@ def hub_names(hub_id: str) -> list[str]:
 # --- from a user's word to a path -----------------------------------------------------------------
 
 
-def locate_weights(source: str | Path, *, quiet: bool = False) -> Path:
+def locate_weights(source: str | Path, *, quiet: bool = False, texts_only: bool = False) -> Path:
     """The folder of a checkpoint: a catalogue name (fetched if need be), a folder, or a hub id.
 
     "a/b" is a hub id unless a folder "a" stands here. An unknown name, or a folder that does not
-    exist, is a WeightsError.
+    exist, is a WeightsError. `texts_only`: of what is fetched the config and the tokenizer are enough.
     """
+    if not isinstance(source, (str, Path)):
+        raise WeightsError(f"weights are named by a string or a path, not by {source!r}")
     word, path, known = str(source), Path(source).expanduser(), weights()
     asset = known.get(word) or next((a for a in known.values() if a.hub == word), None)
     if asset and isinstance(source, str):
-        return fetch(asset, quiet=quiet)
+        return fetch(asset, quiet=quiet, only=small(asset) if texts_only else None)
     if path.is_dir():
         return path
     if path.exists():
         raise WeightsError(f"{path} is a file; weights are a folder", f"Perhaps you mean {path.parent}.")
     if isinstance(source, str) and HUB_ID.fullmatch(word) and not path.parent.is_dir():
-        return fetch(hub_asset(word), quiet=quiet)
+        asset = hub_asset(word)
+        return fetch(asset, quiet=quiet, only=small(asset) if texts_only else None)
     raise WeightsError(
         f"{word!r} is no folder ({path.absolute()}) and no name in the catalogue{nearest(word, known)}",
         f"Known names: {', '.join(known)}. A hub id has the form owner/name.",
     )
+
+
+def small(asset: Asset) -> tuple[str, ...]:
+    """The files of a checkpoint that are a page or a dictionary, not its weights."""
+    return tuple(f.name for f in asset.files if f.name.endswith((".json", ".txt")))
 
 
 def locate_data(source: str, folder: Path | str = "", *, quiet: bool = False) -> Path:

@@ -115,15 +115,19 @@ def hub_folder(asset: Asset) -> Path | None:
 
 
 def places(asset: Asset, home: Path | str | None = None) -> Iterator[tuple[str, Path]]:
-    """(what it is, folder) of every place on this machine that holds a file of the asset."""
+    """(what it is, folder) of every place on this machine that holds a file of it, complete ones first."""
     kinds = {
         ROOTS[asset.kind]: local_folder(asset, home),
         "cache": cache_folder(asset),
         "hub cache": hub_folder(asset),
     }
-    for label, folder in kinds.items():
-        if folder and any((folder / f.name).is_file() for f in asset.files):
-            yield label, folder
+    some = [(w, f) for w, f in kinds.items() if f and any((f / x.name).is_file() for x in asset.files)]
+    yield from sorted(some, key=lambda place: not complete(asset, place[1]))
+
+
+def complete(asset: Asset, folder: Path) -> bool:
+    """Whether a folder holds every file that the asset needs, right or wrong."""
+    return all((folder / f.name).is_file() or f.optional for f in asset.files)
 
 
 def state(path: Path, file: File) -> str:
@@ -162,7 +166,8 @@ def verify(asset: Asset, home: Path | str | None = None) -> list[tuple[str, str]
     """(file, state) for every file, where the asset stands now; 'not fetched' throughout if nowhere."""
     asset = pinned(asset)
     folder = next((f for _, f in places(asset, home)), cache_folder(asset))
-    return [(f.name, state(folder / f.name, f)) for f in asset.files]
+    states = [(f, state(folder / f.name, f)) for f in asset.files]
+    return [(f.name, s + (", optional" if f.optional and s == "not fetched" else "")) for f, s in states]
 
 
 def recorded(asset: Asset) -> dict[str, Any]:

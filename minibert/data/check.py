@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ..errors import DataError
-from ..spec import TaskSpec
+from ..errors import DataError, MiniBertError
+from ..spec import TaskSpec, Weights
 from .parts import (
     Part,
     Splits,
@@ -34,8 +34,8 @@ from .parts import (
     repeated,
     text_keys,
 )
-from .propose import describe, group_columns, label_columns, text_column
-from .splits import label_order, make_folds, make_splits, source_words
+from .propose import describe, group_columns, headless, kind_of, label_columns, text_column
+from .splits import class_weights, label_order, make_folds, make_splits, source_words
 from .tables import Table, excerpt, read_table, sniff
 
 QUANTILES = {"shortest": 0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "longest": 1}
@@ -66,10 +66,13 @@ class Grid(NamedTuple):
 
 
 class Counts(Protocol):
-    """What `check` needs of a tokenizer."""
+    """What `check` needs of a tokenizer: `tokens` and `cut` of each text, (n,) each."""
 
-    def lengths(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
-        """(n,) tokens of each text, special ones counted, nothing cut."""
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, **reading: Any) -> Any:
+        """As Tokenizer.encode."""
+
+
+Opener = Callable[[], tuple[Counts, int]]  # gives a tokenizer, and how many tokens its model holds at most
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,11 @@ def show(cell: Any) -> str:
     return cell if isinstance(cell, str) else f"{cell:,}" if isinstance(cell, int) else f"{cell:.4g}"
 
 
-def check_spec(spec: TaskSpec, locate: Callable[[str], Path], tokenizer: Counts | None = None) -> Findings:
-    """Look at all that a spec names: files, cells, splits, texts; lengths in tokens with a tokenizer."""
+def check_spec(spec: TaskSpec, locate: Callable[[str], Path], opener: Opener | None = None) -> Findings:
+    """Look at all that a spec names: files, cells, splits, texts; lengths in tokens with a tokenizer.
+
+    The tokenizer comes last and may be missing: the data can be looked at without it.
+    """
     d, found, tables, failed = spec.data, Findings(spec.task.name), {}, []
     for key, word in source_words(spec).items():
         try:
@@ -155,10 +161,14 @@ def check_spec(spec: TaskSpec, locate: Callable[[str], Path], tokenizer: Counts 
     for table in tables.values():
         relaxed |= look_at_cells(found, spec, table)
     splits = None if failed else try_splits(found, spec, tables, relaxed)
+    if splits:
+        try:
+            class_weights(spec.train.class_weights, splits.train.targets, splits.labels)
+        except DataError as problem:
+            found.add("labels", "error", str(problem))
     parts = [splits.train, splits.validation, splits.test] if splits else raw_parts(spec, tables)
     look_at_parts(found, parts, is_classes(spec))
-    if tokenizer:
-        look_at_tokens(found, parts, tokenizer, spec.model.max_tokens, spec.model.truncation)
+    look_at_tokens(found, parts, opener, spec.model)
     return found
 
 
@@ -168,10 +178,12 @@ def check_table(
     label: str | None = None,
     separator: str = "",
     encoding: str = "utf-8",
+    sheet: str = "",
+    opener: Opener | None = None,
 ) -> Findings:
     """Look at one table; columns that are not named are guessed, and the guess is a finding."""
     found = Findings(Path(path).name)
-    table = open_anyway(found, path, separator, encoding)
+    table = open_anyway(found, path, separator, encoding, sheet)
     columns = {c.name: c for c in describe(table)}
     for name in (text, label):
         if name:
@@ -183,7 +195,13 @@ def check_table(
         found.add("columns", "info", f'"{chosen.name}" is taken for the text: it has the longest cells.')
     if not label and target:
         found.add("columns", "info", f'"{target.name}" is taken for the label; name another if it is not.')
-    classes = target is not None and (target.numbers is None or target.distinct <= 100)
+    if why := headless(chosen, target, table):
+        found.add("columns", "warning", f"The first line looks like data, not like names of columns: {why}. "
+                  "If so, write a line of names at the top: as it stands, one row is lost.")  # fmt: skip
+    kind, why = kind_of(target) if target else ("classification", "")
+    classes = kind == "classification"
+    if target:
+        found.add("columns", "info", f"A {kind} by its looks: {why}.")
     cells = {"text": column(table, chosen.name, "text")}
     cells["label"] = column(table, target.name, "label") if target else np.full(len(table.frame), "-", object)
     count_rows(found, table)
@@ -192,18 +210,22 @@ def check_table(
     rows = np.flatnonzero(~blank(cells["text"]) & ~blank(cells["label"]))
     targets = cells["label"][rows]
     if target and not classes:
+        if target.decimal != ".":
+            found.add(
+                "labels", "info", f'Numbers of {target.name} have a decimal comma: [data] decimal = ",".'
+            )
+        no_numbers(found, table, target.name, cells["label"], target.decimal)
         targets = np.array([number(cell, target.decimal) for cell in targets], float)
     part = Part("all rows", cells["text"][rows].tolist(), None, targets, rows, table)
     look_at_parts(found, [part], classes, bool(target))
+    look_at_tokens(found, [part], opener, Weights(weights=""))
     return found
 
 
-def audit(splits: Splits, tokenizer: Counts | None = None, max_tokens: int = 128) -> Findings:
+def audit(splits: Splits) -> Findings:
     """Look at parts that a run has made already."""
     found, parts = Findings("data"), [splits.train, splits.validation, splits.test]
     look_at_parts(found, parts, bool(splits.labels))
-    if tokenizer:
-        look_at_tokens(found, parts, tokenizer, max_tokens, "head")
     return found
 
 
@@ -247,12 +269,7 @@ def look_at_cells(found: Findings, spec: TaskSpec, table: Table) -> dict[str, st
     if tell(found, "labels", table, unlabelled, "without label", "missing_label", d.missing_label):
         relaxed["missing_label"] = "drop"
     if not is_classes(spec):
-        bad = np.array([number(cell, d.decimal) is None for cell in labels], bool) & ~empty & ~unlabelled
-        if bad.any():
-            first = excerpt(labels[np.flatnonzero(bad)[0]])
-            found.add("labels", "error", f"{Path(table.path).name}: {count_of(bad.sum())} whose {d.label} is "
-                      f"no finite number, such as {first}: "
-                      f"{places(table, np.flatnonzero(bad))}.")  # fmt: skip
+        no_numbers(found, table, d.label, np.where(empty, "", labels), d.decimal)
     if d.duplicates == "drop":
         keys = list(zip(column(table, d.text, "text"), column(table, d.pair or d.text, "text")))
         again = repeated(keys, ~empty & ~unlabelled)
@@ -262,6 +279,15 @@ def look_at_cells(found: Findings, spec: TaskSpec, table: Table) -> dict[str, st
             found.add("groups", "info", f'"{c.name}" has {c.distinct:,} values in {c.filled:,} rows: if '
                       f'these belong together, set [data] group = "{c.name}".')  # fmt: skip
     return relaxed
+
+
+def no_numbers(found: Findings, table: Table, name: str, cells: np.ndarray, decimal: str) -> None:
+    """Filled cells of a number column that hold none."""
+    bad = np.array([number(cell, decimal) is None for cell in cells], bool) & ~blank(cells)
+    if bad.any():
+        first = excerpt(cells[np.flatnonzero(bad)[0]])
+        found.add("labels", "error", f"{Path(table.path).name}: {count_of(bad.sum())} whose {name} is "
+                  f"no finite number, such as {first}: {places(table, np.flatnonzero(bad))}.")  # fmt: skip
 
 
 def count_rows(found: Findings, table: Table) -> None:
@@ -420,20 +446,37 @@ def look_at_characters(found: Findings, part: Part) -> None:
             )
 
 
-def look_at_tokens(found: Findings, parts: list[Part], tokenizer: Counts, most: int, truncation: str) -> None:
-    """Lengths in tokens, and how many texts are longer than `most`."""
-    rows = []
-    for part in parts:
-        sizes = np.asarray(tokenizer.lengths(part.texts, part.pairs))
-        rows.append((f"{part.name}, tokens", *quantiles(sizes)))
-        long = sizes > most
-        if long.any():
-            lost = (sizes - most).clip(0).sum() / sizes.sum()
-            done = (
-                f"{lost:.1%} of all tokens are cut" if truncation != "window" else "they are read in windows"
+def look_at_tokens(found: Findings, parts: list[Part], opener: Opener | None, reading: Weights) -> None:
+    """Lengths in tokens, and how much of the texts a model would not read."""
+    if opener is None:
+        return
+    try:
+        tokenizer, longest = opener()
+        if reading.max_tokens > longest:
+            found.add("lengths", "error", f"[model] max_tokens = {reading.max_tokens}, but "
+                      f"{reading.weights} holds {longest} positions.")  # fmt: skip
+        grid = Grid("Lengths in tokens", ("part", *QUANTILES), [])
+        for part in parts:
+            grid.rows.append(
+                (f"{part.name}, tokens", *quantiles(count_tokens(found, part, tokenizer, reading)))
             )
-            grave = "warning" if long.mean() > MANY and truncation != "window" else "info"
-            grave = "error" if truncation == "error" else grave
-            of = f"{part.name}: {long.sum():,} of {len(part):,} texts ({long.mean():.1%})"
-            found.add("lengths", grave, f"{of} are longer than {most} tokens; {done}.")  # fmt: skip
-    found.tables.append(Grid("Lengths in tokens", ("part", *QUANTILES), rows))
+        found.tables.append(grid)
+    except MiniBertError as problem:
+        found.add("lengths", "warning", f"Tokens could not be counted: {problem}")
+
+
+def count_tokens(found: Findings, part: Part, tokenizer: Counts, reading: Weights) -> np.ndarray:
+    """(n,) tokens of each text of a part; what is cut of them is a finding."""
+    strict, most = reading.truncation == "error", reading.max_tokens
+    how = {"truncation": "head" if strict else reading.truncation, "max_windows": reading.max_windows}
+    coded = tokenizer.encode(part.texts, part.pairs, max_tokens=most, stride=reading.stride, **how)
+    long, cut = coded.tokens > most, coded.cut > 0
+    if long.any():
+        of = f"{part.name}: {long.sum():,} of {len(part):,} texts ({long.mean():.1%}) are longer than {most} tokens"
+        done = f"{coded.cut.sum() / coded.tokens.sum():.1%} of all tokens are cut"
+        if reading.truncation == "window":
+            beyond = f"; {cut.sum():,} of them beyond max_windows = {reading.max_windows}: {done}"
+            done = "they are read in windows" + (beyond if cut.any() else "")
+        grave = "error" if strict else "warning" if cut.mean() > MANY else "info"
+        found.add("lengths", grave, f"{of}; {done}.")
+    return coded.tokens

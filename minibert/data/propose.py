@@ -18,10 +18,11 @@ from .. import spec as schema
 from ..errors import DataError
 from .parts import MOST_LABELS, blank, count_of, number
 from .splits import PART_WORDS, make_splits
-from .tables import FORMATS, Table, plain_separator, read_table, sniff
+from .tables import FORMATS, Table, excerpt, plain_separator, read_table, sniff
 
 SPLIT = (0.625, 0.125, 0.25)
 LENGTHS = (32, 64, 96, 128, 192, 256)  # max_tokens that are proposed; more is slow, so it is a choice
+NEARLY = 0.9  # of a column's filled cells that are numbers: it is meant as one of numbers
 SETTINGS = {  # rows to train on at most -> epochs, learning_rate, batch_size: few texts want more rounds
     1_000: (8, 1e-4, 16),
     10_000: (4, 5e-5, 32),
@@ -74,7 +75,10 @@ UNIT = NUMBERED | {
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """What a column looks like: `numbers` is None unless every filled cell is a number."""
+    """What a column looks like: `numbers` is None unless nearly every filled cell is a number.
+
+    stray    a row whose cell is none all the same, or -1: such a column is one of numbers with a fault
+    """
 
     name: str
     place: int
@@ -83,6 +87,7 @@ class Column:
     words: float  # a filled cell, on average
     numbers: np.ndarray | None
     decimal: str
+    stray: int = -1
 
     @property
     def tokens(self) -> set[str]:
@@ -90,9 +95,19 @@ class Column:
         return set(re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.name).lower()))
 
 
-def propose(path: Path | str, *, separator: str = "", encoding: str = "") -> str:
-    """The TOML text of a spec for a table; DataError where no column could be a text or a label."""
-    table, form = open_sniffed(path, separator, encoding)
+def propose(
+    path: Path | str,
+    *,
+    separator: str = "",
+    encoding: str = "",
+    sheet: str = "",
+    folder: Path | str | None = None,
+) -> str:
+    """The TOML text of a spec for a table; DataError where no column could be a text or a label.
+
+    `folder`: where the spec will stand; the table's path is written from there (None: as it was given).
+    """
+    table, form = open_sniffed(path, separator, encoding, sheet)
     columns = describe(table)
     text = text_column(columns, table)
     pair = pair_column(columns, text)
@@ -105,26 +120,53 @@ def propose(path: Path | str, *, separator: str = "", encoding: str = "") -> str
             f"{table.path}: no column could be a label: one with a few classes, or with numbers.",
             f"Columns: {', '.join(c.name for c in columns)}. Add one, or write the spec by hand.",
         )
+    refuse_faults(text, labels[0], table)
     found = {"text": text, "pair": pair, "parts": parts, "label": labels[0], "others": labels[1:5]}
     for group in [*groups[:1], None]:  # whole groups can leave a class out of train: then without
-        rows = compose(table, form, {**found, "group": group, "units": groups})
+        rows = compose(table, form, {**found, "group": group})
         try:
             make_splits(schema.parse(tables_of(rows)), {"source": table})
             break
         except DataError:
             if group is None:
                 raise
+    if folder is not None:
+        rows = [(t, k, seen_from(folder, path) if k == "source" else v, why) for t, k, v, why in rows]
     return render(rows, Path(path).name)
 
 
-def open_sniffed(path: Path | str, separator: str = "", encoding: str = "") -> tuple[Table, dict[str, Any]]:
-    """(the table, the keys of [data] that open it beyond the defaults: separator, encoding)."""
+def seen_from(folder: Path | str, path: Path | str) -> str:
+    """The path of a table from a spec's folder: relative below it, else absolute."""
+    whole, base = Path(path).resolve(), Path(folder).resolve()
+    return (whole.relative_to(base) if whole.is_relative_to(base) else whole).as_posix()
+
+
+def refuse_faults(text: Column, label: Column, table: Table) -> None:
+    """What makes a spec useless however it is edited: no header, or a word among a label's numbers."""
+    if why := headless(text, label, table):
+        raise DataError(
+            f"{table.path}: the first line looks like data, not like names of columns: {why}.",
+            "Write a line of names at its top, for example text and label, so that no row is lost.",
+        )
+    if label.stray >= 0:
+        words = label.filled - len(label.numbers)
+        raise DataError(
+            f"{table.path}: {label.name} holds numbers but for {count_of(words)}: {table.where(label.stray)} "
+            f"has {excerpt(table.frame[label.name].iloc[label.stray])}.",
+            "Mend these cells, or leave them empty where the number is missing.",
+        )
+
+
+def open_sniffed(
+    path: Path | str, separator: str = "", encoding: str = "", sheet: str = ""
+) -> tuple[Table, dict[str, Any]]:
+    """(the table, the keys of [data] that open it beyond the defaults: separator, encoding, sheet)."""
     likely_separator, likely_encoding = sniff(path)
     usual = FORMATS.get(Path(Path(path).name.lower().removesuffix(".gz")).suffix, ("text", ""))[1]
     separator = plain_separator(separator) or likely_separator or usual
     encoding = encoding or likely_encoding or "utf-8"
-    table = read_table(path, separator=separator, encoding=encoding)
-    form = {"separator": separator if separator != usual else "", "encoding": encoding}
+    table = read_table(path, separator=separator, encoding=encoding, sheet=sheet)
+    form = {"separator": separator if separator != usual else "", "encoding": encoding, "sheet": sheet}
     return table, {k: v for k, v in form.items() if v and v != "utf-8"}
 
 
@@ -132,16 +174,33 @@ def describe(table: Table) -> list[Column]:
     """What each column of a table looks like."""
     columns = []
     for place, name in enumerate(table.frame.columns):
-        cells = [cell for cell in table.frame[name] if cell.strip()]
-        numbers, decimal = None, "."
+        filled = [(row, cell) for row, cell in enumerate(table.frame[name]) if cell.strip()]
+        cells = [cell for _, cell in filled]
+        numbers, decimal, stray = None, ".", -1
         for mark in (".", ","):
             values = [number(cell, mark) for cell in cells]
-            if values and None not in values:
-                numbers, decimal = np.array(values), mark
-                break
+            known = [value for value in values if value is not None]
+            if (
+                known
+                and len(known) >= NEARLY * len(values)
+                and (numbers is None or len(known) > len(numbers))
+            ):
+                numbers, decimal = np.array(known), mark
+                stray = filled[values.index(None)][0] if len(known) < len(values) else -1
         words = sum(len(cell.split()) for cell in cells) / max(1, len(cells))
-        columns.append(Column(name, place, len(cells), len(set(cells)), words, numbers, decimal))
+        columns.append(Column(name, place, len(cells), len(set(cells)), words, numbers, decimal, stray))
     return columns
+
+
+def headless(text: Column, label: Column | None, table: Table) -> str:
+    """Why these columns' names look like a row of data, or "". A long name alone is a survey's question."""
+    if label is None:
+        return ""
+    if label.numbers is not None and number(label.name, label.decimal) is not None:
+        return f'"{label.name}" is a number, as the cells below it are'
+    if len(text.name.split()) > 2 and label.name in set(table.frame[label.name]):
+        return f'"{label.name}" stands again in the cells below it'
+    return ""
 
 
 def text_column(columns: list[Column], table: Table) -> Column:

@@ -132,14 +132,14 @@ def finish(
         share = d.split[1] / (d.split[0] + d.split[1]) if d.split else d.validation
         mask = take(train, share, is_classes(spec), stream(spec, "validation", fold), "validation")
         train, validation = train.pick(~mask), train.pick(mask)
-    if is_classes(spec):
-        labels = label_order(train.targets)
-        validation = without_unseen(spec, validation, labels, "validation", notes)
-        test = without_unseen(spec, test, labels, "test", notes)
     same = train.targets[0]
     if (train.targets == same).all():
         what = f'{train.table.path}: all {count_of(len(train))} to train on have {d.label} = "{same}".'
         raise DataError(what, "There is nothing to learn: a wrong column, or a table sorted and cut?")
+    if is_classes(spec):
+        labels = label_order(train.targets)
+        validation = without_unseen(spec, validation, labels, "validation", notes)
+        test = without_unseen(spec, test, labels, "test", notes)
     parts = [train.part("train"), validation.part("validation"), test.part("test")]
     check_groups(d.group, dict(zip(("train", "validation", "test"), (train, validation, test))))
     seen = set(text_keys(parts[0]))
@@ -154,9 +154,6 @@ def finish(
 def stream(spec: TaskSpec, purpose: str, fold: int = 0) -> np.random.Generator:
     """Random numbers for one purpose, apart from all others."""
     return np.random.default_rng([spec.train.seed, STREAMS[purpose], fold])
-
-
-# From a table to usable rows
 
 
 # From rows to parts

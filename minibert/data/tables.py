@@ -15,6 +15,7 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import re
 import zipfile
 import zlib
@@ -64,6 +65,9 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+
+# What Excel reads as an order, not as data, where it is a file's first line.
+EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?', re.I)
 
 # The second and third line of Orange's .tab files: types, then roles.
 ORANGE_TYPE = re.compile(r"d|discrete|c|continuous|s|string|t|time", re.I)
@@ -139,33 +143,30 @@ def read_chunks(
 ) -> Iterator[pd.DataFrame]:
     """The frame of `read_table` in pieces of `size` rows, for files larger than memory.
 
-    Text files of LARGE bytes and more are streamed, by the same rules; where one has a fault, it is read
-    whole after all, so that the error names the place as it always does.
+    Text and JSON Lines files of LARGE bytes and more, and packed ones, are streamed by the same rules;
+    where one has a fault, it is read whole after all, so that the error names the place as it always does.
     """
     path, kind, usual = known_format(path)
     separator = plain_separator(separator) or usual
-    if kind != "text" or not separator or path.stat().st_size < LARGE:
+    packed = path.name.lower().endswith(".gz")
+    streamed = kind == "jsonl" or (kind == "text" and separator)
+    if not streamed or not (packed or path.stat().st_size >= LARGE):
         frame = read_table(path, separator=separator, encoding=encoding, sheet=sheet).frame
         yield from (frame.iloc[start : start + size] for start in range(0, len(frame), size))
         return
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
 
     def lines() -> Iterator[str]:
-        with opened(path, "rt", encoding=encoding, newline="") as file:
+        with (gzip.open if packed else open)(path, "rt", encoding=encoding, newline="") as file:
             for number, line in enumerate(file):
                 if "\0" in line:
                     raise DataError(f"{path} holds a NUL character on line {number + 1}.")
                 yield line.removeprefix("\ufeff") if number == 0 else line
 
     try:
-        names, _, rows = text_rows(lines, separator, path)
+        names, rows = jsonl_rows(lines, path) if kind == "jsonl" else text_chunk_rows(lines, separator, path)
         check_names(names, path)
         done = 0
-        while held := [fields for _, fields in itertools.islice(rows, size)]:
-            if len(names) == 1 or any(len(fields) != len(names) for fields in held):
-                check_widths(
-                    names, [(0, f) for f in held], "".join(itertools.islice(lines(), 999)), separator, path
-                )
+        while held := list(itertools.islice(rows, size)):
             yield pd.DataFrame(held, range(done, done + len(held)), pd.Index(names, dtype=object), object)
             done += len(held)
         if not done:
@@ -173,6 +174,28 @@ def read_chunks(
     except (DataError, ValueError, OSError, EOFError, LookupError, zlib.error):
         read_table(path, separator=separator, encoding=encoding)
         raise
+
+
+def text_chunk_rows(
+    lines: Callable[[], Iterable[str]], separator: str, path: Path
+) -> tuple[list[str], Iterator[list[str]]]:
+    """(column names, the fields of each row, as many as there are names) of a separated text."""
+    names, _, rows = text_rows(lines, separator, path)
+
+    def whole() -> Iterator[list[str]]:
+        for number, (line, fields) in enumerate(rows):
+            if len(fields) != len(names) or (number == 0 and len(names) == 1):
+                head = "".join(itertools.islice(lines(), 999))
+                check_widths(names, [(line, fields)], head, separator, path)
+            yield fields
+
+    return names, whole()
+
+
+def jsonl_rows(lines: Callable[[], Iterable[str]], path: Path) -> tuple[list[str], Iterator[list[str]]]:
+    """(column names, cells of each row) of a JSON Lines text, which is read twice: a late row may add a key."""
+    names = list(dict.fromkeys(key for _, row in jsonl_objects(lines(), path) for key in row))
+    return names, ([row.get(name, "") for name in names] for _, row in jsonl_objects(lines(), path))
 
 
 def plain_separator(separator: str) -> str:
@@ -299,6 +322,8 @@ def guess_separator(text: str) -> str:
     head = text[:200_000]
     if len(head) < len(text):
         head = head[: max(head.rfind("\n"), head.rfind("\r")) + 1]
+    if stated := excel_separator(next(iter(lines_of(head)), "")):
+        return stated
     best, columns = "", 1
     for separator in SEPARATORS:
         reader = csv.reader(io.StringIO(head, newline=""), delimiter=separator)
@@ -355,6 +380,9 @@ def text_rows(lines: Callable[[], Iterable[str]], separator: str, path: Path) ->
         )
     found = records(lines(), separator, path, quoting)
     names = next((fields for _, fields in found if fields), None)
+    if stated := excel_separator(next(iter(lines()), "")):
+        notes.append(f'{path.name}: its first line, "sep={stated}", is a word to Excel and was left out.')
+        names = next((fields for _, fields in found if fields), None)
     if names is None:
         raise DataError(f"{path} is empty.")
     head = list(itertools.islice(found, 2))
@@ -374,6 +402,12 @@ def from_text(text: str, separator: str, path: Path) -> Read:
         raise other_separator(text, separator, "quotes that don't pair", path) or problem from None
     check_widths(names, rows, text, separator, path)
     return names, [fields for _, fields in rows], [line for line, _ in rows], notes
+
+
+def excel_separator(line: str) -> str:
+    """The separator that a file's first line tells Excel to use ("sep=;"), or ""."""
+    found = EXCEL_SEPARATOR.fullmatch(line.removeprefix("\ufeff").rstrip("\r\n"))
+    return found[1] if found else ""
 
 
 def lines_of(text: str) -> Iterable[str]:
@@ -459,6 +493,14 @@ def check_names(names: list[str], path: Path) -> None:
         raise DataError(f"{path}: more than one column is called {shown}.", "Give each column its own name.")
 
 
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """A name for a column that is added: `predicted_` before it, as often as it takes."""
+    taken = set(taken)
+    while name in taken:
+        name = f"predicted_{name}"
+    return name
+
+
 def spelled(value: Any) -> str:
     """A typed cell (Parquet, Excel, JSON) as text; whole numbers without a point, nothing as ""."""
     if value is None:
@@ -469,6 +511,14 @@ def spelled(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, (dict, list)):
         return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, bytes):
+        return value.decode(
+            "utf-8"
+        )  # Spark and old writers store texts so; UnicodeDecodeError is a ValueError
+    if isinstance(value, float):
+        if math.isnan(value):
+            return ""  # what pandas writes where there is nothing
+        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
     return value.isoformat(" ") if hasattr(value, "hour") and hasattr(value, "year") else str(value)
 
 
@@ -476,8 +526,14 @@ def from_jsonl(text: str, path: Path) -> Read:
     """Rows of a file with one JSON object a line; a key that a row lacks is an empty cell."""
     if text.lstrip().startswith("["):
         raise DataError(f"{path} is one JSON array.", "One JSON object a line is wanted, without commas.")
-    found, lines, names = [], [], {}
-    for number, line in enumerate(io.StringIO(text), start=1):
+    found = list(jsonl_objects(io.StringIO(text), path))
+    names = list(dict.fromkeys(key for _, row in found for key in row))
+    return names, [[row.get(n, "") for n in names] for _, row in found], [line for line, _ in found], ()
+
+
+def jsonl_objects(lines: Iterable[str], path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line, cells by name) of every line that is not blank."""
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -494,10 +550,7 @@ def from_jsonl(text: str, path: Path) -> Read:
         if half:
             raise DataError(f"{path}, line {number}: half a character (U+{ord(half.group()):04X}).",
                             "Write characters beyond U+FFFF whole, or as a pair of escapes.")  # fmt: skip
-        names.update(dict.fromkeys(row))
-        found.append(row)
-        lines.append(number)
-    return list(names), [[row.get(name, "") for name in names] for row in found], lines, ()
+        yield number, row
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -528,9 +581,7 @@ def from_xlsx(data: bytes, sheet: str, path: Path) -> Read:
     try:
         import openpyxl
     except ImportError:
-        raise EnvironmentProblem(
-            f"{path}: Excel files need openpyxl.", "pip install minibert[excel]"
-        ) from None
+        raise EnvironmentProblem(f"{path}: Excel files need openpyxl.", "pip install openpyxl") from None
     try:
         size = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(data)).infolist())
         if size > MOST_BYTES:
@@ -551,4 +602,6 @@ def from_xlsx(data: bytes, sheet: str, path: Path) -> Read:
     if not rows:
         raise DataError(f'{path}: sheet "{chosen.title}" is empty.')
     rows = [(row + [""] * width)[:width] for row in rows]
-    return rows[0], rows[1:], list(range(2, len(rows) + 1)), ()
+    several = f'{path.name}: of {len(book.sheetnames)} sheets, "{chosen.title}" was read ([data] sheet).'
+    notes = (several,) if len(book.sheetnames) > 1 else ()
+    return rows[0], rows[1:], list(range(2, len(rows) + 1)), notes

@@ -12,6 +12,7 @@ import csv
 import heapq
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,23 +160,22 @@ def answers(run: Run) -> Answers:
 
 
 class Columns:
-    """Where things stand in predictions.csv: the input's columns come first, then ours.
+    """Where things stand in predictions.csv: row_id, then the input's columns, then ours.
 
-    Ours are `label` and `value`, or `predicted_label` and `predicted_value` where the input has a
-    column of that name already.
+    Where the input has a column of one of our names, ours has `predicted_` before it, once or more.
     """
 
     def __init__(self, header: list[str], run: Run):
         self.own = "label" if run.kind == "classification" else "value"
         self.ours = {name: i for i, name in enumerate(header)}  # of equal names the last
         given = {name: i for i, name in reversed(list(enumerate(header)))}  # of equal names the first
-        said = [self.ours[name] for name in (self.own, f"predicted_{self.own}") if name in self.ours]
+        said = [i for name, i in self.ours.items() if re.fullmatch(f"(predicted_)*{self.own}", name)]
         missing = [name for name in (run.text, run.label) if name not in given]
         self.why_none = ""
         if missing or not said:
             self.why_none = f"predictions.csv has no column {', '.join(missing) or self.own}"
             return
-        self.row, self.said = given.get("row_id"), max(said)
+        self.row, self.said = 0 if re.fullmatch("(predicted_)*row_id", header[0]) else None, max(said)
         self.text, self.pair, self.truth = given[run.text], given.get(run.spec.data.pair), given[run.label]
 
     def answer(self, weight: float, row: list[str], truth: Any, said: Any) -> Answer:
