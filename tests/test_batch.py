@@ -119,3 +119,11 @@ def test_groups_depend_on_lengths_alone():
 
 def test_pack_is_public():
     assert minibert.pack is pack and minibert.unpack is unpack
+
+
+@pytest.mark.parametrize("ids", [[[1, 1.5, 2]], [["a"]], [[1, None]]])
+def test_an_id_that_is_no_whole_number_is_refused(ids):
+    with pytest.raises(DataError, match="whole numbers"):
+        pack(ids)
+    with pytest.raises(DataError, match="whole numbers"):
+        pack([[1] * len(ids[0])], ids)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,46 @@ def test_starting_costs_a_tenth_of_the_reference():
     ours, other = (min(p[i] for p in pairs) for i in (0, 1))
     print(f"minibert --help {ours:.2f} s, the reference's import {other:.2f} s")
     assert ours <= other / 10
+
+
+UMLAUTS = [(f"schöne neue Welt {i} ☺", "größer" if i % 2 else "kleiner") for i in range(40)]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_spec_is_utf8_and_a_look_is_readable_in_any_console(tmp_path, encoding):
+    write(tmp_path / "data.csv", UMLAUTS, ("text", "Größe"))
+    words = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    for verb in ("init", "check"):
+        done = subprocess.run(
+            [sys.executable, "-m", "minibert", verb, "data.csv"],
+            capture_output=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT), **words},
+        )  # fmt: skip
+        assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
+        if verb == "init":
+            assert 'label = "Größe"' in done.stdout.decode("utf-8")
+
+
+def test_check_of_a_word_looks_among_tasks_and_run_of_a_table_points_to_init(tmp_path):
+    assert 'did you mean "reuters8"' in minibert_says("check", "reuters9", cwd=tmp_path).stderr
+    write(tmp_path / "data.csv", UMLAUTS, ("text", "label"))
+    assert "minibert init data.csv" in minibert_says("run", "data.csv", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize("verb", ["list", "fetch", "verify"])
+def test_every_verb_of_weights_has_an_example(verb):
+    assert f"minibert weights {verb}" in minibert_says("weights", verb, "--help").stdout.split("Example")[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no POSIX signals to send")
+def test_a_terminated_predict_leaves_nothing_behind(finished, tmp_path):  # noqa: F811
+    write(tmp_path / "new.csv", [("wheat corn",)] * 200_000, ("text",))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "minibert", "predict", str(finished), "--input", "new.csv", "--output", "a.csv"],
+        cwd=tmp_path, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".a.csv.*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(60) == 130 and b"interrupted" in process.stderr.read()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new.csv"]

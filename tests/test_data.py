@@ -646,3 +646,23 @@ def test_real_splits():
     assert [len(part) for part in parts_of(writers)] == [1165, 230, 465] and len(set.union(*ids)) == sum(
         map(len, ids)
     ) == 372
+
+
+def test_typed_cells_that_are_no_plain_text(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    columns = {"text": [b"caf\xc3\xa9", b"two"], "x": pa.array([float("nan"), 3.0]), "y": [0.5, 1e300]}
+    pyarrow.parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert rows_of(read_table(tmp_path / "a.parquet")) == [["caf\u00e9", "", "0.5"], ["two", "3", "1e+300"]]
+    pyarrow.parquet.write_table(pa.table({"text": [b"caf\xe9"]}), tmp_path / "b.parquet")
+    refused(tmp_path / "b.parquet", "no sound Parquet file", "can't decode byte 0xe9")
+
+
+@pytest.mark.parametrize("start", ["sep=;", '"sep=;"', "\ufeffSEP=;"])
+def test_excels_own_first_line_is_left_out_and_told(tmp_path, start):
+    path = write(tmp_path, "a.csv", f"{start}\r\ntext;label\r\na, b;c\r\n")
+    table = read_table(path, separator=";")
+    assert rows_of(table) == [["a, b", "c"]] and "sep=;" in table.notes[0] and table.lines.tolist() == [3]
+    refused(path, 'separator = ";"')
+    assert tables.sniff(path)[0] == ";"

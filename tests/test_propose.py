@@ -199,3 +199,52 @@ def test_real_tables(name):
     assert (task.data.text, task.data.label, task.task.kind) == (text, label, kind)
     assert {key: getattr(task.data, key) for key in more} == more
     assert min(len(splits.train), len(splits.validation), len(splits.test)) > 50
+
+
+def test_a_table_without_a_header_is_refused_not_robbed_of_a_row(tmp_path):
+    for name, rows in {"a.csv": ["a fine long story,1", "a dull one,0", "what a day,1"] * 9,
+                       "b.csv": ["a fine long story,good", "a dull one,bad", "what a day,good"] * 9}.items():  # fmt: skip
+        (tmp_path / name).write_text("\n".join(rows), encoding="utf-8")
+        with pytest.raises(DataError, match="the first line looks like data"):
+            propose(tmp_path / name)
+
+
+def test_a_survey_question_is_a_name(tmp_path):
+    rows = [f"day {i} was quiet and slow,{1 + i % 7}" for i in range(60)]
+    question = "Please describe in your own words how you felt last week,anxiety"
+    (tmp_path / "a.csv").write_text("\n".join([question, *rows]), encoding="utf-8")
+    assert 'label = "anxiety"' in propose(tmp_path / "a.csv")
+
+
+def test_a_word_among_a_labels_numbers_is_named(tmp_path):
+    rows = [f"text number {i};{i / 7:.2f}".replace(".", ",") for i in range(60)]
+    rows[4] = "text number 4;NA"
+    (tmp_path / "a.csv").write_text("\n".join(["text;score", *rows]), encoding="utf-8")
+    with pytest.raises(DataError, match=r"score holds numbers but for 1 row: row 4 \(line 6\) has 'NA'"):
+        propose(tmp_path / "a.csv")
+
+
+def test_the_table_is_found_from_where_the_spec_will_stand(tmp_path, monkeypatch):
+    (tmp_path / "specs").mkdir()
+    (tmp_path / "a.csv").write_text("\n".join(["text,label"] + [f"a b {i},{'xy'[i % 2]}" for i in range(40)]))
+    monkeypatch.chdir(tmp_path)
+    assert 'source = "a.csv"' in propose("a.csv", folder=".")
+    assert f'source = "{(tmp_path / "a.csv").as_posix()}"' in propose("a.csv", folder="specs")
+    assert 'source = "data/a.csv"' in propose_below(tmp_path)
+
+
+def propose_below(tmp_path):
+    """The spec of a table in a folder below the spec's own."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_bytes((tmp_path / "a.csv").read_bytes())
+    return propose("data/a.csv", folder=tmp_path)
+
+
+def test_a_sheet_is_proposed(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    sheet = book.create_sheet("Data")
+    for row in [("text", "label")] + [(f"a b {i}", "xy"[i % 2]) for i in range(40)]:
+        sheet.append(row)
+    book.save(tmp_path / "a.xlsx")
+    assert 'sheet = "Data"' in propose(tmp_path / "a.xlsx", sheet="Data")
