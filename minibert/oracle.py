@@ -36,7 +36,7 @@ def stages(
     if not installed():
         raise EnvironmentProblem(
             "transformers is not installed, so there is nothing to compare with",
-            "pip install minibert[peers]",
+            "pip install transformers",
         )
     import transformers
 

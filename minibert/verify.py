@@ -92,7 +92,7 @@ def verify(source: str, kernel: str = "auto") -> Ladder:
         )
     raise EnvironmentProblem(
         f"there is no stored reference for {source} and transformers is not installed",
-        "pip install minibert[peers]",
+        "pip install transformers",
     )
 
 

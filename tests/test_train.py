@@ -64,7 +64,7 @@ def test_it_equals_plain_torch():
         optimizer.zero_grad()
         assert step.loss == pytest.approx(loss.item(), rel=1e-12)
         assert step.grad_norm == pytest.approx(float(norm), rel=1e-12)
-    assert max(float((a - b).abs().max()) for a, b in zip(ours, model.parameters())) < 1e-12
+    assert max((a - b).abs().max().item() for a, b in zip(ours, model.parameters())) < 1e-12
 
 
 def test_every_text_comes_once_an_epoch_and_each_epoch_in_another_order():

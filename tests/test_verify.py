@@ -12,6 +12,7 @@ from minibert import catalogue, oracle, verify
 from minibert.errors import EnvironmentProblem
 from minibert.model import load
 
+from .helpers import write_model
 from .test_run import weights  # noqa: F401  fixture
 
 NAME = "all-MiniLM-L6-v2"
@@ -52,7 +53,7 @@ def test_the_real_weights_hold_with_every_kernel(monkeypatch):
 
 def test_nothing_to_compare_with_is_said(monkeypatch, weights):  # noqa: F811
     monkeypatch.setattr(oracle, "installed", lambda: False)
-    with pytest.raises(EnvironmentProblem, match=r"minibert\[peers\]"):
+    with pytest.raises(EnvironmentProblem, match="pip install transformers"):
         verify.verify(str(weights))
 
 
@@ -79,7 +80,10 @@ def test_a_fine_tuned_model_is_verified_with_its_head(weights, tmp_path):  # noq
     for kind, labels in (("classification", ("a", "b", "c")), ("regression", ())):
         load(weights, head=kind, labels=labels).save(tmp_path / kind)
         ladder = verify.verify(str(tmp_path / kind))
-        assert ladder.holds and ladder.rungs[-1].stage == "logits"
+        assert ladder.holds and [r.stage for r in ladder.rungs[-2:]] == ["pooled", "logits"]
+    robertas = write_model(tmp_path / "roberta", "roberta", head=3)
+    ladder = verify.verify(str(robertas))
+    assert ladder.holds and [r.stage for r in ladder.rungs[-2:]] == ["pooled", "logits"]
 
 
 def test_the_catalogue_finds_the_reference():

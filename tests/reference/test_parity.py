@@ -146,7 +146,7 @@ def check_gradients(model, theirs, ids, segments, targets):
     batch = pack(ids, segments if model.config.num_segments > 1 else None)
     total, count = model.head.loss(model(batch), targets)
     (total / count).backward()
-    assert abs(float(total / count) - float(loss)) <= LOSS * float(loss)
+    assert abs((total / count).item() - loss.item()) <= LOSS * loss.item()
     right = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
     ours = gradients_by_published_name(model)
     assert set(ours) == set(right)
