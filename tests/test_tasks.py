@@ -10,6 +10,8 @@ import tomllib
 import pytest
 
 from minibert import catalogue, spec
+from minibert.data import load_splits
+from minibert.errors import EnvironmentProblem
 
 TASKS = catalogue.tasks()
 WANTED = [
@@ -71,3 +73,17 @@ def test_readme_has_a_row_for_every_task():
     text = (catalogue.package_folder("tasks") / "README.md").read_text(encoding="utf-8")
     for name in WANTED:
         assert re.search(rf"^\| `{name}` \|", text, re.M), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in WANTED if n != "paper_topics"])
+def test_readme_counts_the_texts_of_each_part(name):
+    task = spec.load(TASKS[name])
+    try:
+        found = load_splits(task, lambda word: catalogue.locate_data(word, task.folder))
+    except EnvironmentProblem as problem:
+        pytest.skip(f"the data can't be had here: {problem}")
+    text = (catalogue.package_folder("tasks") / "README.md").read_text(encoding="utf-8")
+    cells = re.search(rf"^\| `{name}` \|(.*)", text, re.M)[1].split("|")
+    sizes = [len(part) for part in (found.train, found.validation, found.test)]
+    assert cells[1].strip() == ", ".join(f"{n:,}" for n in sizes)
