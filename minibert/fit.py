@@ -107,6 +107,10 @@ def fit(
     best_state, stale, seen = None, 0, []
     name = f"{task.task.name}, fold {fold}" if fold else task.task.name
     with Bar(name, plan.steps, "steps") as bar, rows_named(splits.train):
+        bar.line(
+            f"{name}: {len(splits.train):,} texts to learn from, {len(splits.validation):,} to choose the epoch, "
+            f"{len(splits.test):,} to test; {plan.steps:,} steps on {model.device}"
+        )
         for step in train(model, loss_of, encoded["train"].lengths.tolist(), plan):
             log_step(folder, step, bar, fold)
             seen.append((step.loss * step.count, step.count))

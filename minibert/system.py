@@ -105,7 +105,8 @@ class Stop:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
             with contextlib.suppress(ValueError, OSError, TypeError):
-                self._old[number] = signal.signal(number, self._handle)
+                if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a job behind "&": so it was wanted
+                    self._old[number] = signal.signal(number, self._handle)
         return self
 
     @contextlib.contextmanager

@@ -176,6 +176,27 @@ def test_the_second_signal_ends_the_process():
     assert (done.returncode, done.stdout) == (130, "SIGTERM\n")
 
 
+@posix
+def test_a_signal_that_was_ignored_stays_ignored():
+    """As under nohup: closing the terminal must not end the run."""
+    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with system.Stop() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.requested == ""
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, old)
+
+
+@posix
+def test_where_there_is_nothing_to_save_a_signal_ends_it_at_once():
+    with system.Stop() as stop:
+        with pytest.raises(system.Interrupted, match="SIGTERM"), stop.at_once():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested == "SIGTERM"
+
+
 def test_outside_the_main_thread_it_only_never_stops():
     found = []
 
