@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from . import data, spec, system
-from .data.tables import free_name, spelled
+from .data.tables import free_name
+from .data.typed import spelled
 from .errors import ConfigError, DataError, nearest
 from .model import Model, load
 from .progress import Bar, say

@@ -35,8 +35,9 @@ from .parts import (
     text_keys,
 )
 from .propose import describe, group_columns, headless, kind_of, label_columns, text_column
+from .separated import excerpt
 from .splits import class_weights, label_order, make_folds, make_splits, source_words
-from .tables import Table, excerpt, read_table, sniff
+from .tables import Table, read_table, sniff
 
 QUANTILES = {"shortest": 0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "longest": 1}
 FEW = 10  # classes with fewer training rows are named

@@ -16,7 +16,8 @@ import numpy as np
 
 from ..errors import DataError, nearest
 from ..spec import TaskSpec
-from .tables import Table, excerpt
+from .separated import excerpt
+from .tables import Table
 
 MOST_LABELS = 1000
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)

@@ -17,8 +17,9 @@ import numpy as np
 from .. import spec as schema
 from ..errors import DataError
 from .parts import MOST_LABELS, blank, count_of, number
+from .separated import excerpt
 from .splits import PART_WORDS, make_splits
-from .tables import FORMATS, Table, excerpt, plain_separator, read_table, sniff
+from .tables import FORMATS, Table, plain_separator, read_table, sniff
 
 SPLIT = (0.625, 0.125, 0.25)
 LENGTHS = (32, 64, 96, 128, 192, 256)  # max_tokens that are proposed; more is slow, so it is a choice

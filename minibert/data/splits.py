@@ -37,7 +37,8 @@ from .parts import (
     text_keys,
     usable_pools,
 )
-from .tables import Table, excerpt, read_table
+from .separated import excerpt
+from .tables import Table, read_table
 
 SHUFFLES = 20  # of groups, until one leaves every class in train
 PART_WORDS = {
