@@ -1,5 +1,5 @@
 # An index of commands; nothing in the README needs make.
-.PHONY: install test slow lint main report
+.PHONY: install test slow lint main reference
 
 install:          ## into the current environment, with the tested versions
 	python -m pip install -c constraints.txt -e ".[test]"

@@ -1,8 +1,32 @@
-"""Packaging. weights/ and tasks/ are data at the top of a checkout and travel as package data."""
+"""Packaging. weights/ and tasks/ are data at the top of a checkout and travel inside the package."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+DATA = {"weights": ("*.toml", "*.md", "reference/*.safetensors"), "tasks": ("*.toml", "*.md")}
+
+
+class BuildWithData(build_py):
+    """Put weights/ and tasks/ into the package of a wheel; an editable install reads them where they are.
+
+    A mapping in `package_dir` would do it too, but then an editable install hides behind an import finder,
+    and Python started in the folder that holds the clone takes the clone itself for the package.
+    """
+
+    def run(self):
+        """As ever, and then the data."""
+        super().run()
+        if self.editable_mode:
+            return
+        for name, patterns in DATA.items():
+            for path in (p for pattern in patterns for p in Path(name).glob(pattern)):
+                target = Path(self.build_lib, "minibert", path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+
 
 version = next(
     line.split('"')[1]
@@ -23,13 +47,10 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=[*find_packages(include=["minibert", "minibert.*"]), "minibert.weights", "minibert.tasks"],
-    package_dir={"minibert.weights": "weights", "minibert.tasks": "tasks"},
-    package_data={
-        "minibert.report": ["*.j2", "*.css"],
-        "minibert.weights": ["*.toml", "*.md", "reference/*.safetensors"],
-        "minibert.tasks": ["*.toml", "*.md"],
-    },
+    packages=find_packages(include=["minibert", "minibert.*"]),
+    package_dir={"": "."},
+    package_data={"minibert.report": ["*.j2", "*.css"]},
+    cmdclass={"build_py": BuildWithData},
     install_requires=[
         "numpy>=1.26",
         "torch>=2.6",

@@ -33,6 +33,7 @@ weights_app = typer.Typer(
 app.add_typer(weights_app, name="weights")
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 KernelFile = Annotated[
     Path | None, typer.Option(help="A Python file that registers an attention kernel of your own.")
 ]
@@ -212,6 +213,7 @@ def predict(
     excel_safe: Annotated[
         bool, typer.Option("--excel-safe", help="Defuse cells that a spreadsheet would run.")
     ] = False,
+    overwrite: Overwrite = False,
     debug: Debug = False,
 ) -> None:
     """Predict the rows of a table: its columns and order stay, label and probabilities are added."""
@@ -227,6 +229,7 @@ def predict(
         encoding=encoding,
         sheet=sheet,
         excel_safe=excel_safe,
+        overwrite=overwrite,
     )
     print(f"{output}: {rows:,} rows", file=sys.stderr)
 
@@ -244,12 +247,13 @@ def embed(
     separator: Separator = "",
     encoding: Encoding = "utf-8",
     sheet: Sheet = "",
+    overwrite: Overwrite = False,
     debug: Debug = False,
 ) -> None:
     """Turn each text into one vector."""
     from .predict import embed_file
 
-    form = {"separator": separator, "encoding": encoding, "sheet": sheet}
+    form = {"separator": separator, "encoding": encoding, "sheet": sheet, "overwrite": overwrite}
     rows, width = embed_file(model, input, output, column=column, pooling=pooling or None, **form)
     print(f"{output}: {rows:,} x {width} float32", file=sys.stderr)
 
@@ -293,6 +297,9 @@ def weights_list(
     if as_json:
         print(json.dumps(rows, indent=2, default=str))
         return
+    for row in rows:
+        size = row.pop("bytes")
+        row["size"] = f"{size / 1e6:,.0f} MB" if size else ""
     say(table_text(rows), sys.stdout)
 
 

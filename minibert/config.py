@@ -48,7 +48,7 @@ class EncoderConfig:
 
     @property
     def position_offset(self) -> int:
-        """Row of the position table that a text's first token takes: pad + 1 in RoBERTa's line."""
+        """Row of the position table that a text's first token takes: pad + 1 in RoBERTa's line, where pad is 1."""
         return self.pad_id + 1 if FAMILIES[self.family].positions_after_pad else 0
 
     @property

@@ -7,6 +7,7 @@ command line ends with: 2 when the user's input is wrong, 1 when the work failed
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -62,3 +63,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """'; did you mean "x"?' for the known name closest to `word`, or ''."""
     close = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
     return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def as_options(text: str) -> str:
+    """A message for verbs that take a table by itself: a spec's `[data] encoding = "x"` is `--encoding "x"` there."""
+    return re.sub(r"\[data\] (separator|encoding|sheet)( to| =)?", r"--\1", text)

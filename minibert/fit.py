@@ -118,7 +118,7 @@ def fit(
                 scores = validate(task, fitted, stop)
                 if stop.requested:  # in the middle of it: half an evaluation is none
                     break
-                is_best = improves(chosen, scores[chosen], fitted.validation.get(chosen, np.nan))
+                is_best = improves(chosen, scores, fitted.validation)
                 total, count = np.sum(seen, axis=0)
                 log_evaluation(task, folder, step, total / count, scores, is_best, bar, fold)
                 seen = []
@@ -166,11 +166,15 @@ def rows_named(part: Part) -> Iterator[None]:
         raise TrainingError(f"{problem.message}, rows {rows} of {part.table.path}", problem.fix) from None
 
 
-def improves(metric: str, new: float, old: float) -> bool:
-    """Whether an epoch is better than the best so far; NaN is worse than anything."""
+def improves(metric: str, new: dict[str, float], old: dict[str, float]) -> bool:
+    """Whether an epoch's scores are better than the best so far; of equal ones the lower loss is.
+
+    NaN is worse than anything.
+    """
+    now, best = new[metric], old.get(metric, np.nan)
     if metric == "loss":
-        return new < old or (new == new and old != old)
-    return metrics.better(metric, new, old)
+        return now < best or (now == now and best != best)
+    return metrics.better(metric, now, best) or (now == best and improves("loss", new, old))
 
 
 def loss_function(

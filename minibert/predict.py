@@ -6,7 +6,6 @@ Out: a CSV with the input's columns and order plus label and probabilities, or v
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import pandas as pd
 from . import data, spec, system
 from .data.tables import free_name
 from .data.typed import spelled
-from .errors import ConfigError, DataError, nearest
+from .errors import ConfigError, DataError, as_options, nearest
+from .folder import STATUS, read_json, read_status
 from .model import Model, load
 from .progress import Bar, say
 
@@ -51,8 +51,23 @@ def parquet_chunks(path: Path) -> Iterator[pd.DataFrame]:
 
 def open_run(source: str) -> tuple[Model, spec.TaskSpec | None]:
     """The model of a run folder with its spec, or a model by itself."""
-    settings = Path(source) / "spec.toml"
-    return load(source), spec.load(settings) if settings.is_file() else None
+    folder = Path(source)
+    if folder.suffix == ".toml" and folder.is_file():
+        raise ConfigError(
+            f"{source} is a spec; predict needs the run that was made of it",
+            "Give the run's folder, for example runs/NAME.",
+        )
+    if not folder.exists() and folder.parent.is_dir() and len(folder.parts) > 1:
+        beside = [str(p) for p in folder.parent.iterdir() if p.is_dir()]
+        raise ConfigError(
+            f"{source} does not exist{nearest(source, beside)}", "Give a run's folder, or a model."
+        )
+    if not (folder / "spec.toml").is_file():
+        return load(source), None
+    model, status = load(source), read_json(folder / STATUS)
+    if status.get("status") != "completed":
+        say(f"{source}: this run did not end ({status.get('message') or read_status(folder)})")
+    return model, spec.load(folder / "spec.toml")
 
 
 def column_of(frame: pd.DataFrame, wanted: str, path: Path, option: str = "--column") -> list[str]:
@@ -70,8 +85,7 @@ def chunks_by_option(path: Path, separator: str, encoding: str, sheet: str) -> I
     try:
         yield from chunks(path, separator, encoding, sheet)
     except DataError as problem:
-        words = (re.sub(r"\[data\] (\w+)( =)?", r"--\1", text) for text in (problem.message, problem.fix))
-        raise DataError(*words) from None
+        raise DataError(as_options(problem.message), as_options(problem.fix)) from None
 
 
 def predict_file(
@@ -85,13 +99,18 @@ def predict_file(
     encoding: str = "",
     sheet: str = "",
     excel_safe: bool = False,
+    overwrite: bool = False,
 ) -> int:
-    """Predict every row of a table; returns the number of rows. `output` appears only when complete."""
+    """Predict every row of a table; returns the number of rows. `output` appears only when complete.
+
+    A row without text gets no answer. An `output` that exists is refused without `overwrite`.
+    """
     source_path, target = Path(input), Path(output)
     if target.suffix not in (".csv", ".tsv"):
         raise ConfigError(f"--output {output}: the name must end in .csv or .tsv")
     if target.exists() and target.resolve() == source_path.resolve():
         raise ConfigError(f"--output {output} is the input itself")
+    check_free(target, overwrite)
     model, task = open_run(source)
     if model.head is None:
         raise ConfigError(
@@ -114,9 +133,9 @@ def predict_file(
         for frame in chunks_by_option(source_path, separator, encoding, sheet):
             pairs = column_of(frame, pair, source_path, "--pair") if pair else None
             texts = column_of(frame, column, source_path)
-            empty += sum(not text.strip() for text in texts)
-            answers = model.predict(texts, pairs)
-            table = joined(frame.reset_index(drop=True), answers, done)
+            blank = np.array([not text.strip() for text in texts], dtype=bool)
+            empty += int(blank.sum())
+            table = joined(frame.reset_index(drop=True), model.predict(texts, pairs), blank, done)
             if excel_safe:
                 table = table.map(defused)
             table.to_csv(file, index=False, header=done == 0, sep=mark, lineterminator="\n")
@@ -125,12 +144,26 @@ def predict_file(
         if not done:
             raise DataError(f"{input} has no rows")
     if empty:
-        say(f"{empty:,} of {done:,} rows have no text; what they were given says nothing")
+        say(f"{empty:,} of {done:,} rows have no text and were left without an answer")
     return done
 
 
-def joined(frame: pd.DataFrame, answers: pd.DataFrame, done: int) -> pd.DataFrame:
-    """The input's columns, then ours, then row_id; ours is called predicted_... where a name is taken."""
+def check_free(target: Path, overwrite: bool) -> None:
+    """Refuse a file that exists: it may be years of coding."""
+    if target.exists() and not overwrite:
+        raise ConfigError(
+            f"{target} exists and is left as it is", "Name another file with --output, or add --overwrite."
+        )
+
+
+def joined(frame: pd.DataFrame, answers: pd.DataFrame, blank: np.ndarray, done: int) -> pd.DataFrame:
+    """The input's columns, then ours, then row_id; ours is called predicted_... where a name is taken.
+
+    `blank` (n,) bool: rows without text, which get no answer.
+    """
+    said = [name for name in answers.columns if name not in ("tokens", "truncated")]
+    answers = answers.astype(dict.fromkeys(said, object))
+    answers.loc[blank, said] = ""
     answers = answers.assign(truncated=np.where(answers["truncated"], "true", "false"))
     answers["row_id"] = np.arange(done, done + len(frame))
     return pd.concat([frame, answers.rename(columns=lambda name: free_name(name, frame.columns))], axis=1)
@@ -151,11 +184,13 @@ def embed_file(
     separator: str = "",
     encoding: str = "utf-8",
     sheet: str = "",
+    overwrite: bool = False,
 ) -> tuple[int, int]:
     """One float32 row of an .npy file for each row of a table; returns (rows, D)."""
     target = Path(output)
     if target.suffix != ".npy":
         raise ConfigError(f"--output {output}: the name must end in .npy")
+    check_free(target, overwrite)
     model = load(source)
     width, done = model.config.hidden_width, 0
     with Bar("embedding", None) as bar, system.replacing(target) as part, open(part, "r+b") as file:

@@ -18,6 +18,7 @@ from .data import Splits
 from .errors import MiniBertError, TrainingError
 from .fit import encode_all, fit, new_model, predict_test
 from .folder import MODEL, RunFolder
+from .metrics import HIGHER_IS_BETTER
 from .model import Model, check_place
 from .progress import say
 from .results import describe_data, environment, write_scores
@@ -34,26 +35,33 @@ class Outcome:
     status: str
     exit_code: int
     metrics: dict[str, Any]
+    cautions: tuple[str, ...] = ()
 
 
 def headline(outcome: Outcome) -> str:
-    """What a run came to, in a line a metric, and where its report is."""
+    """What a run came to, in a line a metric, what to mind, and where its report is."""
     lines = []
     for name, found in outcome.metrics["test"].items():
         if found["value"] is None:
             lines.append(f"{name}: undefined on these {found['n']:,} texts")
             continue
-        line = f"{name} {found['value']:.3f} (95 % interval {span(found)}) on {found['n']:,} test texts"
+        lower = "" if HIGHER_IS_BETTER[name] else ", lower is better,"
+        line = (
+            f"{name} {found['value']:.3f} (95 % interval {span(found)}){lower} on {found['n']:,} test texts"
+        )
         other, gap = outcome.metrics["baseline"], outcome.metrics["difference"].get(name)
         if other and gap and gap["value"] is not None:
-            line += f"; {other['name']} {other['test'][name]['value']:.3f}; difference {gap['value']:+.3f} ({span(gap)})"
+            line += f"; {other['name']} {other['test'][name]['value']:.3f}; difference {round(gap['value'], 3) + 0.0:+.3f} ({span(gap)})"
         lines.append(line)
+    lines += [f"Mind: {caution}" for caution in outcome.cautions]
     return "\n".join([*lines, f"report: {outcome.folder / 'report.html'}"])
 
 
 def span(found: dict[str, Any]) -> str:
     """An interval in words."""
-    return " to ".join("?" if found[k] is None else f"{found[k]:.3f}" for k in ("low", "high"))
+    return " to ".join(
+        "?" if found[k] is None else f"{round(found[k], 3) + 0.0:.3f}" for k in ("low", "high")
+    )
 
 
 def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False) -> Outcome:
@@ -146,7 +154,7 @@ def carry_out(
     folder.status("running", **summary)
     report.write(folder.path)
     folder.status("completed", **summary)
-    return Outcome(folder.path, "completed", 0, scores)
+    return Outcome(folder.path, "completed", 0, scores, report.cautions(folder.path))
 
 
 def every_split(task: TaskSpec) -> Iterator[Splits]:

@@ -189,7 +189,7 @@ def load(path: Path | str, overrides: dict[str, str] | None = None) -> TaskSpec:
         raise ConfigError(f"{path} is not UTF-8 text (byte {problem.start})") from None
     except tomllib.TOMLDecodeError as problem:
         fix = (
-            ""
+            "Text stands in quotes."
             if path.suffix == ".toml"
             else f"For a table, write a spec first: minibert init {path} --out task.toml"
         )
@@ -197,11 +197,13 @@ def load(path: Path | str, overrides: dict[str, str] | None = None) -> TaskSpec:
     for dotted, text in (overrides or {}).items():
         table, _, name = dotted.partition(".")
         if not name or not isinstance(tables.setdefault(table, {}), dict):
-            raise ConfigError(
-                f"--set {dotted}={text}: write it as table.key=value, for example train.epochs=3"
-            )
+            fields = [f"{t}.{f.name}" for t, schema in TABLES.items() for f in dataclasses.fields(schema)]
+            whole = next((f for f in fields if f.endswith(f".{dotted}")), "")
+            hint = f"; did you mean {whole}={text}?" if whole else ", for example train.epochs=3"
+            raise ConfigError(f"--set {dotted}={text}: write it as table.key=value{hint}")
         tables[table][name] = parse_value(text)
-    return parse(tables, folder=str(path.resolve().parent), where=str(path))
+    where = f"{path} with --set {' --set '.join(overrides)}" if overrides else str(path)
+    return parse(tables, folder=str(path.resolve().parent), where=where)
 
 
 def parse_value(text: str) -> Any:
@@ -247,12 +249,7 @@ def check_table(name: str, schema: type, given: dict[str, Any], problems: list[s
         facts = fields[word].metadata
         value = convert(value, types[word])
         if value is WRONG:
-            wanted = (
-                str(getattr(types[word], "__name__", types[word]))
-                if isinstance(types[word], type)
-                else str(types[word])
-            )
-            problems.append(f"[{name}] {word} = {given[word]!r} must be of type {wanted}")
+            problems.append(f"[{name}] {word} = {given[word]!r} must be {TYPES[str(types[word])]}")
         elif facts["choices"] and value not in facts["choices"]:
             known = ", ".join(repr(c) for c in facts["choices"] if c)
             problems.append(
@@ -271,6 +268,17 @@ def check_table(name: str, schema: type, given: dict[str, Any], problems: list[s
 
 
 WRONG = object()
+# A field's type, in words.
+TYPES = {
+    "<class 'str'>": "a text in quotes",
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "int | None": "a whole number",
+    "float | None": "a number",
+    "float | str": "a number, or a text in quotes",
+    "tuple[float, ...]": "a list of numbers",
+    "str | dict[str, float]": "a text in quotes, or a table of numbers",
+}
 
 
 def convert(value: Any, kind: Any) -> Any:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from .batch import Layout, PackedBatch
+from .errors import nearest
 from .kernels.reference import probabilities, scores
 
 # name in the trace -> (part of the module, what is noted: what goes in or what comes out)
@@ -56,6 +57,8 @@ class Trace(Mapping[str, Tensor | tuple[Tensor, ...]]):
     output: Tensor = field(repr=False)
 
     def __getitem__(self, name: str) -> Tensor | tuple[Tensor, ...]:
+        if name not in self.tensors:
+            raise KeyError(f"the trace has no {name!r}{nearest(name, self.tensors)}")
         return self.tensors[name]
 
     def __iter__(self) -> Iterator[str]:

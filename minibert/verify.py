@@ -62,7 +62,10 @@ class Ladder:
 
     def __str__(self) -> str:
         wide = max(len(r.stage) for r in self.rungs)
-        lines = [f"{self.source} against {self.against}, float32, {len(TEXTS)} texts in one pack"]
+        lines = [
+            f"{self.source} against {self.against}, float32, {len(TEXTS)} texts in one pack; "
+            f"the largest difference, ok up to {TOLERANCE:g}"
+        ]
         lines += [
             f"  {r.stage:<{wide}}  {r.difference:9.2e}  {'ok' if r.holds else f'OFF by more than {TOLERANCE:g}'}"
             for r in self.rungs

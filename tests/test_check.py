@@ -162,6 +162,14 @@ def test_data_are_looked_at_without_a_tokenizer(tmp_path):
     assert [grid.title for grid in found.tables] == ["Labels", "Lengths of the texts"]
 
 
+def test_a_scale_taken_for_classes_is_worth_a_warning(tmp_path):
+    write(tmp_path, "a.csv", [f"plain text {i},{1 + i % 7}" for i in range(70)], "text,anxiety")
+    keys = {"source": "a.csv", "split": [0.6, 0.2, 0.2], "label": "anxiety"}
+    found = check_spec(task(**keys), tmp_path.joinpath)
+    assert has(found, "warning", "kind is classification", "look like a scale", "regression?")
+    assert not has(check_spec(task("regression", **keys), tmp_path.joinpath), "warning", "kind is")
+
+
 def test_class_weights_are_looked_at(tmp_path):
     write(tmp_path, "train.csv", PLAIN)
     write(tmp_path, "test.csv", [f"test {row}" for row in PLAIN])
@@ -189,7 +197,7 @@ def test_folds_are_looked_at(tmp_path):
 def test_what_can_not_be_read_as_it_is_named_and_read_anyway(tmp_path):
     write(tmp_path, "a.csv", [row.replace(",", ";") + "\u00e9" for row in PLAIN], "text;label", "cp1252")
     found = check_table(tmp_path / "a.csv")
-    assert has(found, "error", "0xe9", "line 2", 'encoding = "cp1252"')
+    assert has(found, "error", "0xe9", "line 2", '--encoding "cp1252"')
     assert has(found, "info", "read with separator ';', encoding cp1252")
     assert [row[0] for row in found.tables[0].rows] == ["a\u00e9", "b\u00e9", "all"]
     (tmp_path / "b.csv").write_bytes(

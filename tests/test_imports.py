@@ -34,7 +34,7 @@ HOUSE = {
     "oracle": "errors",
     "batch": "errors",
     "kernels": "batch errors",
-    "trace": "batch kernels",
+    "trace": "batch errors kernels",
     "encoder": "batch config errors kernels trace",
     "heads": "batch config errors",
     "tokenize": "config errors progress",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -122,7 +124,7 @@ def test_bad_tables_leave_no_output(kind, finished, tmp_path, monkeypatch):  # n
     before = tmp_path / "out.csv"
     before.write_text("earlier answers")
     with pytest.raises(DataError) as caught:
-        predict.predict_file(str(finished), broken(tmp_path, kind), before)
+        predict.predict_file(str(finished), broken(tmp_path, kind), before, overwrite=True)
     assert caught.value.exit_code == 2 and "bad.csv" in str(caught.value)
     assert before.read_text() == "earlier answers"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.csv", "out.csv"]
@@ -180,7 +182,33 @@ def test_the_runs_own_separator_and_a_count_of_empty_texts(weights, tmp_path, ca
     (tmp_path / "new.csv").write_text('text;id\n"wheat; corn";1\n"";2\n', encoding="utf-8")
     predict.predict_file(str(tmp_path / "out"), tmp_path / "new.csv", tmp_path / "answers.csv")
     assert answers(tmp_path / "answers.csv")["text"].tolist() == ["wheat; corn", ""]
-    assert "1 of 2 rows have no text" in capsys.readouterr().err
+    assert "1 of 2 rows have no text and were left without an answer" in capsys.readouterr().err
+    found = answers(tmp_path / "answers.csv")
+    assert found["label"][0] in ("bank", "farm", "ship") and found["label"][1] == ""
+    assert [found[c][1] for c in found.columns if c.startswith("probability_")] == ["", "", ""]
+
+
+def test_what_exists_is_not_replaced_unasked(finished, weights, table, tmp_path):  # noqa: F811
+    for name in ("mine.csv", "mine.npy"):
+        (tmp_path / name).write_text("years of coding")
+    with pytest.raises(ConfigError, match="mine.csv exists"):
+        predict.predict_file(str(finished), table, tmp_path / "mine.csv")
+    with pytest.raises(ConfigError, match="mine.npy exists"):
+        predict.embed_file(str(weights), table, tmp_path / "mine.npy", column="text", pooling="mean")
+    assert {(tmp_path / n).read_text() for n in ("mine.csv", "mine.npy")} == {"years of coding"}
+    assert predict.predict_file(str(finished), table, tmp_path / "mine.csv", overwrite=True) == 25
+
+
+def test_what_is_no_run_is_told_from_what_did_not_end(finished, table, tmp_path, capsys):  # noqa: F811
+    with pytest.raises(ConfigError, match="is a spec; predict needs the run"):
+        predict.predict_file(str(finished / "spec.toml"), table, tmp_path / "a.csv")
+    with pytest.raises(ConfigError, match="did you mean .*out"):
+        predict.predict_file(str(finished.parent / "ou"), table, tmp_path / "a.csv")
+    shutil.copytree(finished, tmp_path / "run")
+    status = {"status": "stopped", "message": "stopped on SIGINT"}
+    (tmp_path / "run" / "status.json").write_text(json.dumps(status))
+    predict.predict_file(str(tmp_path / "run"), table, tmp_path / "a.csv")
+    assert "this run did not end (stopped on SIGINT)" in capsys.readouterr().err
 
 
 def test_the_runs_own_sheet_or_the_one_that_is_named(weights, tmp_path):  # noqa: F811

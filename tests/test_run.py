@@ -23,9 +23,10 @@ import minibert
 from minibert import config, spec
 from minibert.encoder import Encoder, initialise
 from minibert.errors import ConfigError, DataError, MiniBertError, TrainingError
+from minibert.fit import improves
 from minibert.model import Model
 from minibert.predict import predict_file
-from minibert.run import run
+from minibert.run import headline, run
 from minibert.tokenize import Tokenizer
 
 TOPICS = {
@@ -499,3 +500,20 @@ def test_more_tokens_than_positions_is_refused(weights, tmp_path):
     with pytest.raises(ConfigError, match="holds 40 positions"):
         run(task(tmp_path, weights, model={"max_tokens": 41}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_tie_goes_to_the_lower_loss():
+    old = {"macro_f1": 0.5, "loss": 1.0}
+    for new, better in (((0.5, 0.9), True), ((0.5, 1.1), False), ((0.6, 2.0), True), ((0.4, 0.1), False)):
+        assert improves("macro_f1", dict(zip(("macro_f1", "loss"), new)), old) is better
+    assert improves("rmse", {"rmse": 1.0, "loss": 0.1}, {"rmse": 1.0, "loss": 0.2})
+    assert improves("loss", {"loss": 1.0}, {}) and not improves("loss", {"loss": float("nan")}, {"loss": 1.0})
+
+
+def test_the_terminal_says_what_to_mind(weights, tmp_path):
+    outcome = run(task(tmp_path, weights, train={"epochs": 1, "learning_rate": 1e-9}), tmp_path / "out")
+    said = headline(outcome)
+    assert "Mind: Only 45 texts were tested" in said and "-0.000" not in said
+    assert "lower is better" in headline(
+        run(task(tmp_path, weights, "regression", train={"epochs": 1}), tmp_path / "two")
+    )

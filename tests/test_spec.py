@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typing
+
 import pytest
 
 from minibert import spec
@@ -49,8 +51,8 @@ def test_overrides_are_toml_or_plain_words(tmp_path):
         (changed("train", epochz=3), ["epochz is no key", 'did you mean "epochs"']),
         ({**TABLES, "trian": {}}, ["[trian]", 'did you mean "train"']),
         (changed("task", kind="clasification"), ["none of", 'did you mean "classification"']),
-        (changed("train", epochs="3"), ["must be of type int"]),
-        (changed("train", epochs=True), ["must be of type int"]),
+        (changed("train", epochs="3"), ["must be a whole number"]),
+        (changed("train", epochs=True), ["must be a whole number"]),
         (changed("train", epochs=0), ["must lie from 1"]),
         (changed("train", warmup=1.5), ["must lie from 0 to 1"]),
         (changed("train", learning_rate=float("nan")), ["must lie"]),
@@ -121,3 +123,23 @@ def test_paths_become_absolute_and_names_stay(tmp_path):
     found = spec.parse(TABLES, folder=str(tmp_path)).absolute()
     assert found.data.train == str(tmp_path / "a.csv")
     assert (found.data.test, found.model.weights, found.data.validation) == ("b.csv", "w", 0.1)
+
+
+def test_every_fields_type_has_words():
+    for schema in spec.TABLES.values():
+        for kind in typing.get_type_hints(schema).values():
+            assert str(kind) in spec.TYPES
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"epochs": "2"}, ["--set epochs=2", "did you mean train.epochs=2?"]),
+        ({"train.epoch": "2"}, ["my.toml with --set train.epoch", 'did you mean "epochs"']),
+    ],
+)
+def test_an_override_that_is_wrong_is_named_as_one(tmp_path, overrides, words):
+    (tmp_path / "my.toml").write_text(spec.parse(TABLES).to_toml(), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        spec.load(tmp_path / "my.toml", overrides)
+    assert all(word in str(caught.value) for word in words), str(caught.value)

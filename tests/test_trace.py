@@ -162,3 +162,8 @@ def test_training_mode_is_traced_too(kernel):
 def test_no_texts():
     trace = toy_encoder().trace(pack([]))
     assert list(trace) == NAMES and trace["layers.0.probs"] == () and trace.output.shape == (0, 24)
+
+
+def test_a_name_that_is_not_there_has_a_nearest():
+    with pytest.raises(KeyError, match='did you mean "layers.0.probs"'):
+        toy_encoder().trace(toy_batch())["layers.0.prob"]

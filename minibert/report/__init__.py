@@ -47,6 +47,14 @@ def write(folder: Path | str) -> Path:
     return folder / "report.html"
 
 
+def cautions(folder: Path | str) -> tuple[str, ...]:
+    """What a reader of the scores should know first, in plain sentences; the page says it too."""
+    run = read_run(Path(folder))
+    warned = sum(one["severity"] != "info" for one in run.data.get("findings") or [])
+    told = f"The data check has {words.count(warned, 'warning')}: see the report." if warned else ""
+    return (*(str(sentence) for sentence in words.cautions(run)), *([told] if told else []))
+
+
 def context(run: Run) -> dict:
     """What the template sees."""
     found, chosen = answers(run), chosen_metric(run.spec)
