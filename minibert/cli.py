@@ -298,8 +298,7 @@ def weights_list(
         print(json.dumps(rows, indent=2, default=str))
         return
     for row in rows:
-        size = row.pop("bytes")
-        row["size"] = f"{size / 1e6:,.0f} MB" if size else ""
+        row["bytes"] = f"{row['bytes'] / 1e6:,.0f} MB" if row["bytes"] else "not known"
     say(table_text(rows), sys.stdout)
 
 
