@@ -74,6 +74,14 @@ class Layout:
             )
         return self.memo["owner"]
 
+    @property
+    def cells(self) -> Tensor:
+        """(N,) int64: each token's cell in the rectangle (B, T), counted row by row."""
+        if "cells" not in self.memo:
+            cells = [row * self.max_seqlen + i for row, n in enumerate(self.lengths) for i in range(n)]
+            self.memo["cells"] = torch.tensor(cells, dtype=torch.int64).to(self.cu_seqlens.device)
+        return self.memo["cells"]
+
     def to(self, device: torch.device | str) -> Layout:
         """The same layout with its tensors on `device` and an empty memo."""
         return replace(self, cu_seqlens=self.cu_seqlens.to(device), rows=self.rows.to(device), memo={})
@@ -186,18 +194,15 @@ def pad(hidden: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
 
     (N, ...) to (B, T, ...) with zeros behind each text, and the mask (B, T), True on real tokens.
     """
-    runs, longest = len(layout.lengths), layout.max_seqlen
-    places = torch.arange(longest, device=hidden.device)
-    starts = layout.cu_seqlens.long()
-    mask = places < (starts[1:] - starts[:-1])[:, None]  # (B, T)
-    out = hidden.new_zeros(runs, longest, *hidden.shape[1:])  # (B, T, ...)
-    out[mask] = hidden
-    return out, mask
+    cells, shape = layout.cells, (len(layout.lengths), layout.max_seqlen)
+    out = hidden.new_zeros(shape[0] * shape[1], *hidden.shape[1:])  # (B * T, ...)
+    mask = torch.zeros(shape[0] * shape[1], dtype=torch.bool, device=hidden.device).index_fill(0, cells, True)
+    return out.index_copy(0, cells, hidden).unflatten(0, shape), mask.unflatten(0, shape)
 
 
-def unpad(rectangle: Tensor, mask: Tensor) -> Tensor:
+def unpad(rectangle: Tensor, layout: Layout) -> Tensor:
     """(B, T, ...) back to (N, ...): the inverse of `pad`."""
-    return rectangle[mask]
+    return rectangle.flatten(0, 1).index_select(0, layout.cells)
 
 
 def by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:

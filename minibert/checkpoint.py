@@ -1,7 +1,7 @@
 """safetensors in and out: every tensor of a checkpoint accounted for, or one error that lists all.
 
 In:  a folder with model.safetensors (or a sharded index) and the name tables of names.py.
-Out: our state dicts and a LoadReport; and back, under the names the file came with.
+Out: our state dicts and a LoadReport; and back, under the published names of today.
 
 Works on state dicts, not on classes. Nothing is ever unpickled.
 Names in a file are first made plain: a tool's wrapper ("module.") is taken off, LayerNorm's old

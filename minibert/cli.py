@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,12 +54,12 @@ def verb(command: Callable[..., int | None]) -> Callable[..., None]:
                 code = command(*args, **options)
         except MiniBertError as problem:
             if debug:
-                raise
+                traceback.print_exc()
             print(f"minibert: {problem}", file=sys.stderr)
             code = problem.exit_code
         except KeyboardInterrupt:
             print("minibert: interrupted", file=sys.stderr)
-            code = 130
+            code = 75 if command.__name__ == "run" else 130  # a run that had not begun can be begun again
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 0
@@ -103,11 +104,12 @@ def run(
     from . import catalogue
     from . import spec as specs
 
-    task = specs.load(catalogue.locate_task(spec), overrides(set))
+    changes = overrides(set)
     if kernel_file:
         from . import kernels
 
-        kernels.register_file(kernel_file)
+        changes.setdefault("model.kernel", kernels.register_file(kernel_file)[0])
+    task = specs.load(catalogue.locate_task(spec), changes)
     from .progress import say
     from .run import headline
     from .run import run as run_task
@@ -155,7 +157,8 @@ def check(
     if Path(source).suffix == ".toml" or is_task:
         from . import spec as specs
 
-        task = specs.load(catalogue.locate_task(source)).absolute()
+        known = {*catalogue.weights(), *catalogue.data_sets()}
+        task = specs.load(catalogue.locate_task(source)).absolute(known)
         found = checks.check_spec(
             task, lambda word: catalogue.locate_data(word, task.folder), opener(task.model.weights)
         )
@@ -266,6 +269,7 @@ def verify(
         str, typer.Option(help="The attention kernel to verify; that of --kernel-file if absent.")
     ] = "auto",
     kernel_file: KernelFile = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     debug: Debug = False,
 ) -> int:
     """Hold our forward pass against the reference: embeddings, each block, pooler, logits."""
@@ -276,7 +280,7 @@ def verify(
     from .progress import say
     from .verify import verify as climb
 
-    ladder = climb(model, kernel)
+    ladder = climb(model, kernel, device)
     say(str(ladder), sys.stdout)
     return 0 if ladder.holds else 1
 

@@ -9,6 +9,7 @@ import contextlib
 import os
 import platform
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -86,6 +87,25 @@ def number(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise ConfigError(f"dtype {name!r} is none of auto, {', '.join(DTYPES)}{nearest(name, DTYPES)}")
     return DTYPES[name]
+
+
+def exact(device: torch.device) -> torch.dtype:
+    """The finest floating dtype of a device: float64 but on MPS, which has none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+@contextlib.contextmanager
+def memory_named() -> Iterator[None]:
+    """Turn running out of memory, on a card or in RAM, into a problem with a name and a way out."""
+    try:
+        yield
+    except RuntimeError as problem:  # torch.OutOfMemoryError is one
+        if not isinstance(problem, torch.OutOfMemoryError) and "not enough memory" not in str(problem):
+            raise
+        raise EnvironmentProblem(
+            f"memory ran out: {str(problem).splitlines()[0]}",
+            "Lower [train] tokens_per_microbatch (the result stays a step's), or [model] max_tokens.",
+        ) from None
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:

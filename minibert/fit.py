@@ -15,7 +15,7 @@ import torch
 from . import data, device, metrics, spec, system
 from .data import Part, Splits
 from .errors import ConfigError, DataError, TrainingError
-from .folder import RunFolder
+from .folder import MODEL, RunFolder
 from .model import Model, load
 from .progress import Bar
 from .spec import TaskSpec
@@ -35,6 +35,11 @@ class Fitted:
     test: np.ndarray  # probabilities (n, C) or values (n,)
     best_epoch: int = 0
     validation: dict[str, float] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """Let go of what a fold needs no more once it has predicted: its model and the ids it learned from."""
+        self.model = None
+        del self.encoded["train"]
 
 
 def new_model(task: TaskSpec, splits: Splits, place: str) -> Model:
@@ -89,52 +94,95 @@ def class_numbers(part: Part, labels: tuple[str, ...]) -> np.ndarray:
 
 
 def fit(
-    task: TaskSpec, splits: Splits, model: Model, folder: RunFolder, stop: system.Stop, fold: int = 0
+    task: TaskSpec,
+    splits: Splits,
+    model: Model,
+    encoded: dict[str, Encoded],
+    folder: RunFolder,
+    stop: system.Stop,
+    fold: int = 0,
 ) -> Fitted:
-    """Fine-tune and keep the best epoch by validation."""
-    encoded = encode_all(task, model, splits)
+    """Fine-tune and keep the best epoch by validation. A run that diverges saves it before it says so."""
     weights = data.class_weights(task.train.class_weights, splits.train.targets, splits.labels)
     loss_of = loss_function(
         task, model, encoded["train"], class_numbers(splits.train, splits.labels), weights
     )
-    t = task.train
+    t, lengths = task.train, encoded["train"].lengths.tolist()
     plan = Plan(
         len(splits.train), t.epochs, t.batch_size, t.learning_rate, t.warmup, t.weight_decay, t.clip,
         t.seeds["order"], t.seeds["dropout"], t.tokens_per_microbatch,
     )  # fmt: skip
-    chosen = spec.chosen_metric(task)
-    fitted = Fitted(splits, model, encoded, np.zeros(0))
-    best_state, stale, seen = None, 0, []
     name = f"{task.task.name}, fold {fold}" if fold else task.task.name
-    with Bar(name, plan.steps, "steps") as bar, rows_named(splits.train):
-        bar.line(
-            f"{name}: {len(splits.train):,} texts to learn from, {len(splits.validation):,} to choose the epoch, "
-            f"{len(splits.test):,} to test; {plan.steps:,} steps on {model.device}"
-        )
-        for step in train(model, loss_of, encoded["train"].lengths.tolist(), plan):
-            log_step(folder, step, bar, fold)
-            seen.append((step.loss * step.count, step.count))
-            if step.ends_epoch and not stop.requested:
-                scores = validate(task, fitted, stop)
-                if stop.requested:  # in the middle of it: half an evaluation is none
-                    break
-                is_best = improves(chosen, scores, fitted.validation)
-                total, count = np.sum(seen, axis=0)
-                log_evaluation(task, folder, step, total / count, scores, is_best, bar, fold)
-                seen = []
-                if is_best or best_state is None:
-                    fitted.validation, fitted.best_epoch, stale = scores, step.epoch, 0
-                    best_state = {k: v.detach().clone() for k, v in model.state_dict().items()}
-                else:
-                    stale += 1
-                if t.patience and stale >= t.patience:
-                    bar.line(f"no better {chosen} in {stale} epochs: stopped at epoch {step.epoch}")
-                    break
-            if stop.requested:
-                break
-    if best_state is not None:
-        model.load_state_dict(best_state)
+    fitted, best = Fitted(splits, model, encoded, np.zeros(0)), Best(model)
+    try:
+        with Bar(name, plan.steps, "steps") as bar, rows_named(splits.train):
+            bar.line(
+                f"{name}: {len(splits.train):,} texts to learn from, {len(splits.validation):,} to choose the epoch, "
+                f"{len(splits.test):,} to test; {plan.steps:,} steps on {model.device}"
+            )
+            epochs(task, fitted, best, train(model, loss_of, lengths, plan), folder, stop, bar, fold)
+    except TrainingError as problem:
+        if best.state is None or fold > 1:
+            raise
+        best.restore()
+        model.save(folder.path / MODEL)
+        kept = f"{MODEL}/ holds epoch {fitted.best_epoch}, the best before it"
+        raise TrainingError(f"{problem.message}; {kept}", problem.fix) from None
+    best.restore()
     return fitted
+
+
+def epochs(
+    task: TaskSpec,
+    fitted: Fitted,
+    best: Best,
+    steps: Iterator[Step],
+    folder: RunFolder,
+    stop: system.Stop,
+    bar: Bar,
+    fold: int,
+) -> None:
+    """Walk the steps: note each, validate after each epoch, keep the best, and end where it is time to."""
+    chosen, patience, stale, seen = spec.chosen_metric(task), task.train.patience, 0, []
+    for step in steps:
+        log_step(folder, step, bar, fold)
+        seen.append((step.loss * step.count, step.count))
+        if step.ends_epoch and not stop.requested:
+            scores = validate(task, fitted, stop)
+            if stop.requested:  # in the middle of it: half an evaluation is none
+                return
+            is_best = best.state is None or improves(chosen, scores, fitted.validation)
+            total, count = np.sum(seen, axis=0)
+            log_evaluation(task, folder, step, total / count, scores, is_best, bar, fold)
+            stale, seen = stale + 1, []
+            if is_best:
+                fitted.validation, fitted.best_epoch, stale = scores, step.epoch, 0
+                best.take()
+            if patience and stale >= patience:
+                bar.line(f"no better {chosen} in {stale} epochs: stopped at epoch {step.epoch}")
+                return
+        if stop.requested:
+            return
+
+
+class Best:
+    """The weights of the best epoch so far: one copy, overwritten in place."""
+
+    def __init__(self, model: Model):
+        self.model, self.state = model, None
+
+    def take(self) -> None:
+        """The model as it is now is the best."""
+        now = {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
+        if self.state is None:
+            self.state = {name: tensor.clone() for name, tensor in now.items()}
+        for name, tensor in now.items():
+            self.state[name].copy_(tensor)
+
+    def restore(self) -> None:
+        """Give the model the best weights back, if there are any."""
+        if self.state is not None:
+            self.model.load_state_dict(self.state)
 
 
 def predict_test(fitted: Fitted, stop: system.Stop) -> None:
@@ -182,14 +230,16 @@ def loss_function(
 ) -> Callable[[list[int], tuple[int, int]], tuple[torch.Tensor, torch.Tensor]]:
     """What the loop calls: the summed loss of some training texts, and its count."""
     _, autocast = device.precision(task.train.dtype, model.device)
-    wanted = torch.tensor(targets, device=model.device)
+    wanted = torch.tensor(targets)
+    wanted = wanted.to(device.exact(model.device)) if wanted.is_floating_point() else wanted
     number = model.head.out.weight.dtype
     shares = torch.tensor(weights, device=model.device, dtype=number) if weights is not None else None
 
     def loss_of(places: list[int], key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         with device.autocast(model.device, autocast):
             logits = model.logits(encoded, places, key)
-        return model.head.loss(logits.to(number), wanted[places], shares)
+        answers = wanted[places].to(model.device, non_blocking=True)
+        return model.head.loss(logits.to(number), answers, shares)
 
     return loss_of
 

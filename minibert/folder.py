@@ -28,6 +28,7 @@ FILES = (
     STATUS,
 )
 MODEL = "model"
+LITTER = (".DS_Store", "desktop.ini", "Thumbs.db")  # what file managers leave in folders they show
 STATUSES = ("running", "completed", "stopped", "failed", "diverged")
 
 
@@ -45,10 +46,14 @@ class RunFolder:
 
     def __init__(self, path: Path | str, overwrite: bool = False):
         self.path = Path(path).absolute()
-        if self.path.is_file():
-            raise ConfigError(f"{path} is a file; a run needs a folder", "Choose another with --out.")
-        if self.path.exists() and any(self.path.iterdir()):
-            self.clear(overwrite)
+        for old in check_folder(self.path, overwrite):
+            try:
+                if old.is_dir() and not old.is_symlink():
+                    shutil.rmtree(old)
+                else:
+                    old.unlink(missing_ok=True)
+            except OSError as problem:
+                raise system.disk_problem(old, problem) from problem
         self.claim()
         self.history = self.path / "history.jsonl"
         self.status("running")
@@ -64,40 +69,6 @@ class RunFolder:
             ) from None
         except OSError as problem:
             raise system.disk_problem(self.path / STATUS, problem) from problem
-
-    def clear(self, overwrite: bool) -> None:
-        """Remove an earlier run's files, and nothing else; refuse where that was not asked for."""
-        status = self.path / STATUS
-        begun = status.is_file() and not status.stat().st_size  # killed as it began
-        if not (begun or read_status(self.path) in STATUSES):
-            raise ConfigError(
-                f"{self.path} holds files that are not a run's; nothing was touched",
-                "Choose a new or empty folder with --out.",
-            )
-        if not overwrite:
-            raise ConfigError(
-                f"{self.path} already holds a run ({read_status(self.path)})",
-                "Choose another folder with --out, or replace the run with --overwrite.",
-            )
-        if system.alive(read_json(status)):
-            raise ConfigError(
-                f"another process is writing a run into {self.path} right now",
-                "Choose another folder with --out.",
-            )
-        left = [p for p in self.path.iterdir() if is_leftover(p.name)]
-        strange = sorted(
-            p.name for p in self.path.iterdir() if p.name not in (*FILES, MODEL) and p not in left
-        )
-        if strange:
-            raise ConfigError(
-                f"{self.path} holds files beside the run's own: {', '.join(strange[:5])}; nothing was touched",
-                "Move them away, or choose another folder with --out.",
-            )
-        for path in [self.path / MODEL, *left, *(self.path / name for name in FILES)]:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
 
     def status(self, status: str, **facts: Any) -> None:
         """Write status.json; "completed" is written last of all, "running" says by whom."""
@@ -115,6 +86,38 @@ class RunFolder:
                 file.write(line)
         except OSError as problem:
             raise system.disk_problem(self.history, problem) from problem
+
+
+def check_folder(path: Path, overwrite: bool) -> list[Path]:
+    """What of an earlier run must go from `path`, and nothing else; ConfigError where the folder is not free."""
+    if path.is_file():
+        raise ConfigError(f"{path} is a file; a run needs a folder", "Choose another with --out.")
+    held = sorted(p for p in path.iterdir() if p.name not in LITTER) if path.exists() else []
+    if not held:
+        return []
+    status = path / STATUS
+    begun = status.is_file() and not status.stat().st_size  # killed as it began
+    if not (begun or read_status(path) in STATUSES):
+        raise ConfigError(
+            f"{path} holds files that are not a run's; nothing was touched",
+            "Choose a new or empty folder with --out.",
+        )
+    if not overwrite:
+        raise ConfigError(
+            f"{path} already holds a run ({read_status(path)})",
+            "Choose another folder with --out, or replace the run with --overwrite.",
+        )
+    if system.alive(read_json(status)):
+        raise ConfigError(
+            f"another process is writing a run into {path} right now", "Choose another folder with --out."
+        )
+    strange = [p.name for p in held if p.name not in (*FILES, MODEL) and not is_leftover(p.name)]
+    if strange:
+        raise ConfigError(
+            f"{path} holds files beside the run's own: {', '.join(strange[:5])}; nothing was touched",
+            "Move them away, or choose another folder with --out.",
+        )
+    return held
 
 
 def is_leftover(name: str) -> bool:

@@ -24,7 +24,7 @@ from .batch import PackedBatch, by_tokens, pack
 from .config import REMOVED, EncoderConfig
 from .encoder import Encoder, initialise
 from .errors import ConfigError, TokenizerError, nearest
-from .folder import model_of
+from .folder import LITTER, model_of
 from .tokenize import FILES, TRUNCATIONS, Encoded, Tokenizer
 from .trace import Trace
 
@@ -126,13 +126,13 @@ class Model(nn.Module):
 
     def logits(self, encoded: Encoded, places: Sequence[int], key: tuple[int, int] = (0, 0)) -> Tensor:
         """Logits of some of the encoded texts, in the order of `places`; windows are averaged per text."""
-        batch = self.pack(encoded, places, key).to(self.device)
+        batch = self.pack(encoded, places, key)
         found = self(batch)
         if len(batch) == len(places):
             return found
         order = {place: n for n, place in enumerate(places)}
-        owners = torch.tensor([order[r] for r in batch.layout.rows.tolist()], device=found.device)
-        return heads.pool_pieces(found, owners, len(places))
+        owners = torch.tensor([order[r] for r in batch.layout.rows.tolist()]).to(found.device)
+        return heads.pool_pieces(found.to(self.head.out.weight.dtype), owners, len(places))
 
     @torch.inference_mode()
     def answers(
@@ -141,15 +141,24 @@ class Model(nn.Module):
         """(places, what the head predicts for them), from short texts to long; on the CPU."""
         if self.head is None:
             raise ConfigError(f"{self.name} has no head: load it with head=..., or use embed")
-        with evaluating(self):
+        with evaluating(self), devices.memory_named():
             for places in by_tokens(encoded.lengths.tolist(), tokens_at_once):
-                yield places, self.head.predict(self.logits(encoded, places)).double().cpu()
+                yield places, self.head.predict(self.logits(encoded, places)).cpu().double()
 
-    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> pd.DataFrame:
-        """A row a text: label and probability_CLASS..., or value; tokens; truncated."""
+    def predict(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        rows: Sequence[int] | None = None,
+    ) -> pd.DataFrame:
+        """A row a text: label and probability_CLASS..., or value; tokens; truncated.
+
+        `rows`: by which number errors name a text; its place where absent.
+        """
         import pandas as pd
 
-        encoded = self.tokenize(texts, pairs)
+        encoded = self.tokenize(texts, pairs, rows=rows)
         found = self.answer_table(encoded)
         return pd.DataFrame(
             columns(self.labels, found) | {"tokens": encoded.tokens, "truncated": encoded.cut > 0}
@@ -281,7 +290,7 @@ def check_place(folder: Path, asked: Path, overwrite: bool) -> None:
         return
     if not folder.is_dir():
         raise ConfigError(f"{asked} is a file; a model is a folder")
-    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()} - {*LITTER}
     if found and not overwrite:
         raise ConfigError(
             f"{asked} exists and is not empty", "Choose another folder, or pass overwrite=True."

@@ -1,6 +1,6 @@
 """`minibert predict` and `embed`: a table in, the same table with answers out, a chunk at a time.
 
-In:  a run folder or a model, and a file that may be larger than memory.
+In:  a run folder or a model, and a file that may be larger than memory (an .xlsx is read whole).
 Out: a CSV with the input's columns and order plus label and probabilities, or value; or an .npy file.
 """
 
@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from . import data, spec, system
-from .data.tables import free_name
+from .data.separated import guess_encoding
+from .data.tables import check_names, contents_start, free_name, write_rows
 from .data.typed import spelled
 from .errors import ConfigError, DataError, as_options, nearest
 from .folder import STATUS, read_json, read_status
@@ -41,6 +42,7 @@ def parquet_chunks(path: Path) -> Iterator[pd.DataFrame]:
         data.read_table(path)  # says what is missing
         raise
     try:
+        check_names(pyarrow.parquet.ParquetFile(path).schema_arrow.names, path)
         for part in pyarrow.parquet.ParquetFile(path).iter_batches(CHUNK):
             columns = zip(part.schema.names, part.columns)
             yield pd.DataFrame({n: [spelled(v) for v in c.to_pylist()] for n, c in columns}, dtype=object)
@@ -118,6 +120,8 @@ def predict_file(
         )
     column = column or (task.data.text if task else "text")
     pair = pair or (task.data.pair if task else "")
+    if not encoding and task and task.data.encoding != "utf-8":
+        check_inherited(source_path, task.data.encoding)
     encoding = encoding or (task.data.encoding if task else "utf-8")
     named = source_path.suffix.lower() in (".tsv", ".tab")  # by its name; a .csv may hold semicolons
     separator = separator or (task.data.separator if task and not named else "")
@@ -133,12 +137,17 @@ def predict_file(
         for frame in chunks_by_option(source_path, separator, encoding, sheet):
             pairs = column_of(frame, pair, source_path, "--pair") if pair else None
             texts = column_of(frame, column, source_path)
-            blank = np.array([not text.strip() for text in texts], dtype=bool)
+            rows = range(done, done + len(frame))
+            blank = np.array(
+                [not (a.strip() and b.strip()) for a, b in zip(texts, pairs or texts)], dtype=bool
+            )
+            blank &= not (task and task.data.empty == "keep")
             empty += int(blank.sum())
-            table = joined(frame.reset_index(drop=True), model.predict(texts, pairs), blank, done)
+            answers = model.predict(texts, pairs, rows=rows)
+            table = joined(frame.reset_index(drop=True), answers, blank, done)
             if excel_safe:
-                table = table.map(defused)
-            table.to_csv(file, index=False, header=done == 0, sep=mark, lineterminator="\n")
+                table = table.map(defused).rename(columns=defused)
+            write_rows(table, file, separator=mark, header=done == 0)
             done += len(frame)
             bar.advance(len(frame), f"{done:,} rows")
         if not done:
@@ -146,6 +155,15 @@ def predict_file(
     if empty:
         say(f"{empty:,} of {done:,} rows have no text and were left without an answer")
     return done
+
+
+def check_inherited(path: Path, encoding: str) -> None:
+    """Refuse a file in UTF-8 for a run whose own texts had another encoding: letters would turn to rubbish."""
+    start = contents_start(path)
+    if guess_encoding(start[: start.rfind(b"\n") + 1]) == "utf-8" and not start.isascii():
+        raise ConfigError(
+            f"{path} is UTF-8, but the texts of this run were {encoding}", "Say which: --encoding utf-8"
+        )
 
 
 def check_free(target: Path, overwrite: bool) -> None:

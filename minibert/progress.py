@@ -6,7 +6,6 @@ In:  amounts done and words to show.   Out: stderr, so that stdout stays the res
 from __future__ import annotations
 
 import sys
-import time
 from types import TracebackType
 from typing import TextIO
 
@@ -33,7 +32,6 @@ class Bar:
     def __init__(self, title: str, total: float | None, unit: str = ""):
         self.title, self.total, self.unit = title, total, unit
         self.live = sys.stderr.isatty()
-        self.start = time.monotonic()
 
     def __enter__(self) -> Bar:
         if self.live:
@@ -42,10 +40,10 @@ class Bar:
 
             speed = [TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + self.unit)] if self.total else []
             self.progress = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 *speed,
-                TextColumn("{task.fields[words]}"),
+                TextColumn("{task.fields[words]}", markup=False),
                 TimeRemainingColumn(compact=True),
                 console=Console(stderr=True),
                 transient=True,

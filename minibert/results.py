@@ -17,7 +17,7 @@ from . import __version__, baseline, device, kernels, metrics, system
 from .data import Part, Splits
 from .data.check import audit
 from .data.splits import label_order
-from .data.tables import free_name
+from .data.tables import free_name, write_rows
 from .fit import Fitted, class_numbers, decide
 from .folder import RunFolder
 from .model import Model, columns
@@ -105,8 +105,8 @@ def beside(rows: pd.DataFrame, inputs: pd.DataFrame, added: dict[str, np.ndarray
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """A CSV file, all or nothing; true and false in lower case as in JSON."""
     table = table.replace({True: "true", False: "false"}) if "truncated" in table else table
-    with system.replacing(path) as part:
-        table.to_csv(part, index=False, lineterminator="\n")
+    with system.replacing(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
+        write_rows(table, file)
 
 
 def describe_data(task: TaskSpec, fitted: Fitted, splits: list[Splits]) -> dict[str, Any]:
@@ -138,7 +138,8 @@ def environment(task: TaskSpec, model: Model, started: str, minutes: float) -> d
         "minibert": __version__,
         "python": sys.version.split()[0],
         **device.describe(model.device),
-        "dtype": str(autocast or number).removeprefix("torch."),
+        "dtype": str(autocast or number).removeprefix("torch."),  # of training
+        "evaluation_dtype": str(number).removeprefix("torch."),
         "kernel": chosen.name,
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
         "seeds": {**task.train.seeds, "bootstrap": task.train.seed},

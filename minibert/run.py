@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,15 @@ from typing import Any
 
 from . import baseline, catalogue, data, device, report, spec, system
 from .data import Splits
-from .errors import MiniBertError, TrainingError
+from .errors import ConfigError, MiniBertError, TrainingError
 from .fit import encode_all, fit, new_model, predict_test
-from .folder import MODEL, RunFolder
+from .folder import MODEL, RunFolder, check_folder
 from .metrics import HIGHER_IS_BETTER
 from .model import Model, check_place
 from .progress import say
 from .results import describe_data, environment, write_scores
 from .spec import TaskSpec
+from .tokenize import Encoded
 
 DEFAULT_BASELINE = "tfidf"
 
@@ -69,22 +71,21 @@ def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False) -> Outcome:
 
     The data and the weights are looked at before the folder is made, so that bad input leaves nothing.
     """
-    task = task.absolute()
+    task = task.absolute({*catalogue.weights(), *catalogue.data_sets()})
     start = time.monotonic()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     with system.Stop() as stop:
         try:
             with stop.at_once():
-                splits, first = look_ahead(task)
-                if overwrite:
-                    check_place(Path(out) / MODEL, Path(out) / MODEL, overwrite)
+                check_out(task, Path(out), overwrite)
+                splits, first, encoded = look_ahead(task)
         except system.Interrupted as signal:
             say(f"stopped on {signal} before training began; nothing was written")
             return Outcome(Path(out), "stopped", 75, {})
         folder = RunFolder(out, overwrite)
         try:
             system.write_text(folder.path / "spec.toml", task.to_toml())
-            return carry_out(task, splits, first, folder, stop, started, start)
+            return carry_out(task, splits, (first, encoded), folder, stop, started, start)
         except MiniBertError as problem:
             folder.status(
                 "diverged" if isinstance(problem, TrainingError) else "failed", message=str(problem)
@@ -95,40 +96,65 @@ def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False) -> Outcome:
             raise
 
 
-def look_ahead(task: TaskSpec) -> tuple[list[Splits], Model]:
-    """The splits and the model of the first; raises now what bad input would raise after minutes of training."""
+def check_out(task: TaskSpec, out: Path, overwrite: bool) -> None:
+    """Refuse a folder that is not free, before anything is fetched or read."""
+    check_folder(out.absolute(), overwrite)
+    if overwrite:
+        check_place(out / MODEL, out / MODEL, overwrite)
+    d, inside = task.data, out.resolve()
+    for word in (task.model.weights, d.train, d.test, d.source, d.validation):
+        path = Path(word).resolve() if isinstance(word, str) and word and Path(word).exists() else None
+        if path is not None and (path == inside or inside in path.parents):
+            raise ConfigError(
+                f"{word} lies in {out}, which this run would write into", "Choose another --out."
+            )
+    try:
+        specs_text = task.to_toml().encode()
+        spec.parse(tomllib.loads(specs_text.decode()))
+    except (UnicodeEncodeError, tomllib.TOMLDecodeError) as problem:
+        raise ConfigError(f"a name or path of the spec can't be written down: {problem}") from None
+
+
+def look_ahead(task: TaskSpec) -> tuple[list[Splits], Model, dict[str, Encoded]]:
+    """The splits, and of the first one the model and token ids; raises what bad input would raise later."""
     place = device.pick(task.train.device)
     if device.hint():
         say(device.hint())
     splits = list(every_split(task))
     first = new_model(task, splits[0], str(place))
-    encode_all(task, first, splits[0])  # a text that is too long for truncation "error"
+    encoded = encode_all(task, first, splits[0])  # a text that is too long for truncation "error"
     for one in splits:
+        if one is not splits[0] and task.model.truncation == "error":
+            encode_all(task, first, one)
         data.class_weights(task.train.class_weights, one.train.targets, one.labels)
         if baseline_kind(task) != "none":
             baseline.check(baseline_kind(task), task.task.kind, one.train)
-    return splits, first
+    return splits, first, encoded
 
 
 def carry_out(
     task: TaskSpec,
     splits: list[Splits],
-    first: Model,
+    ready: tuple[Model, dict[str, Encoded]],
     folder: RunFolder,
     stop: system.Stop,
     started: str,
     start: float,
 ) -> Outcome:
-    """Everything that writes into the run's folder."""
+    """Everything that writes into the run's folder. `ready`: model and token ids of the first split."""
     fits, others = [], []
     for number, one in enumerate(splits):
         fold = number + 1 if len(splits) > 1 else 0
-        model = first if number == 0 else new_model(task, one, task.train.device)
-        fits.append(fit(task, one, model, folder, stop, fold))
+        if number:
+            model = new_model(task, one, task.train.device)
+            ready = model, encode_all(task, model, one)
+        fits.append(fit(task, one, *ready, folder, stop, fold))
         if number == 0:
-            model.save(folder.path / MODEL)  # at once: whatever comes from here on, the model is there
+            ready[0].save(folder.path / MODEL)  # at once: whatever comes from here on, the model is there
         if not stop.requested:
             predict_test(fits[-1], stop)
+        if number:
+            fits[-1].forget()
         if not stop.requested:
             others.append(fit_baseline(task, one))
         if stop.requested:

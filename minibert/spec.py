@@ -12,6 +12,7 @@ import dataclasses
 import json
 import tomllib
 import typing
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ class Train:
         "chooses the best epoch: loss, accuracy, macro_f1 (default), pearson (default), spearman, rmse, mae, r2",
     )
     class_weights: str | dict[str, float] = key("none", "'none', 'balanced', or a table of label = weight")
-    tokens_per_microbatch: int = key(2048, "tokens computed at once; speed and memory, never the result",
+    tokens_per_microbatch: int = key(2048, "tokens computed at once: speed and memory; another number draws other dropout",
                                      low=16)  # fmt: skip
     device: str = key("auto", "auto, cpu, cuda, cuda:1, mps")
     dtype: str = key("auto", "auto, float32, bfloat16, float64")
@@ -152,11 +153,11 @@ class TaskSpec:
             out[name] = {k: v for k, v in values.items() if v not in ("", None, ())}
         return out
 
-    def absolute(self) -> TaskSpec:
-        """The same task with paths that hold from any folder; names of assets stay names."""
+    def absolute(self, known: Collection[str] = ()) -> TaskSpec:
+        """The same task with paths that hold from any folder; names of assets, `known`, stay names."""
 
         def found(word: Any) -> Any:
-            path = Path(self.folder) / word if isinstance(word, str) and word else None
+            path = Path(self.folder) / word if isinstance(word, str) and word and word not in known else None
             return str(path.resolve()) if path is not None and path.exists() else word
 
         paths = {name: found(getattr(self.data, name)) for name in ("train", "validation", "test", "source")}
@@ -386,5 +387,5 @@ def toml_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(toml_value(v) for v in value) + "]"
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # which TOML wants escaped
     return repr(value).lower() if isinstance(value, bool) else repr(value)

@@ -41,25 +41,37 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, else it is removed.
 
     The old file stays whole until the new one is complete and synced. A full disk raises
-    EnvironmentProblem and leaves the old file as it was.
+    EnvironmentProblem and leaves the old file as it was; where only the last step fails, as on Windows
+    while another program holds the old file open, the new one is kept and named.
     """
-    path, part = Path(path), None
+    path, part, done = Path(path), None, False
     try:
-        if path.is_symlink():
-            path = path.resolve()
+        path = path.resolve() if path.is_symlink() else path
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
         mode = path.stat().st_mode & 0o777 if path.exists() else default_mode()
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
         os.close(handle)
         part = Path(name)
+    except OSError as problem:
+        raise disk_problem(path, problem) from problem
+    try:
         yield part
         with open(part, "rb+") as written:
             os.fsync(written.fileno())
         os.chmod(part, mode)
+        done = True
         os.replace(part, path)
+        part = None
         fsync_folder(path.parent)
     except OSError as problem:
-        raise disk_problem(path, problem) from problem
+        if not done:
+            raise disk_problem(path, problem) from problem
+        kept, part = part, None
+        raise EnvironmentProblem(
+            f"{path} could not be replaced: {problem}", f"What was to stand there is in {kept}."
+        ) from problem
     finally:
         if part is not None:
             with contextlib.suppress(OSError):

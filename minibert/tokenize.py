@@ -254,11 +254,6 @@ class Tokenizer:
             one_sided=one_sided,
         )
 
-    def lengths(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
-        """(n,) int64: tokens of each text or pair, special ones counted, nothing cut."""
-        size = (self.single if pairs is None else self.double).size
-        return np.array([len(a) + len(b) + size for a, b in self.raw(texts, pairs, None)], dtype=np.int64)
-
     def raw(
         self, texts: Sequence[str], pairs: Sequence[str] | None, rows: Sequence[int] | None
     ) -> Iterator[tuple[list[int], list[int]]]:

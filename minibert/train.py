@@ -14,6 +14,7 @@ of the lengths: what is measured on a clock never changes a trained number.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -60,8 +61,14 @@ class Plan:
     def places(self, step: int) -> list[int]:
         """Which texts a step takes."""
         epoch, turn = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.order_seed, epoch]).permutation(self.texts)
+        order = epoch_order(self.order_seed, epoch, self.texts)
         return order[turn * self.batch_size : (turn + 1) * self.batch_size].tolist()
+
+
+@functools.lru_cache(maxsize=2)
+def epoch_order(seed: int, epoch: int, texts: int) -> np.ndarray:
+    """The order in which an epoch takes the texts: a pure function, kept while the epoch lasts."""
+    return np.random.default_rng([seed, epoch]).permutation(texts)
 
 
 @dataclass(frozen=True)
@@ -102,9 +109,10 @@ def train(model: nn.Module, loss_of: LossOf, lengths: Sequence[int], plan: Plan)
             group["lr"] = rate
         model.train()
         places = plan.places(number)
-        loss, tokens = accumulate(loss_of, places, lengths, plan, number)
-        norm, scale = clip_scale(parameters, loss[1], plan.clip)
-        mean = float(loss[0] / loss[1])
+        with device.memory_named():
+            (total, count), tokens = accumulate(loss_of, places, lengths, plan, number)
+            norm, mean, count = measure(parameters, total, count)
+        scale = (min(1.0, plan.clip / (norm + 1e-6)) if plan.clip > 0 else 1.0) / count
         if not (math.isfinite(mean) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {number + 1}: loss {mean:g} and gradient norm {norm:g} are not finite; "
@@ -126,7 +134,7 @@ def train(model: nn.Module, loss_of: LossOf, lengths: Sequence[int], plan: Plan)
             tokens=tokens,
             seconds=time.monotonic() - start,
             ends_epoch=(number + 1) % plan.steps_per_epoch == 0,
-            count=float(loss[1]),
+            count=count,
         )
 
 
@@ -145,9 +153,7 @@ def accumulate(
     return (torch.stack(sums).sum(), torch.stack(counts).sum()), sum(sizes)
 
 
-def clip_scale(parameters: list[nn.Parameter], count: Tensor, clip: float) -> tuple[float, float]:
-    """The gradient's norm, and the one factor that divides by the count and clips."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = float(torch.nn.utils.get_total_norm(gradients) / count)
-    shrink = min(1.0, clip / (norm + 1e-6)) if clip > 0 else 1.0
-    return norm, shrink / float(count)
+def measure(parameters: list[nn.Parameter], total: Tensor, count: Tensor) -> tuple[float, float, float]:
+    """(norm of the mean gradient, mean loss, count), in one read from the device."""
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return tuple(torch.stack([norm / count, total / count, count.to(total.dtype)]).tolist())

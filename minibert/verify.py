@@ -73,9 +73,9 @@ class Ladder:
         return "\n".join(lines)
 
 
-def verify(source: str, kernel: str = "auto") -> Ladder:
+def verify(source: str, kernel: str = "auto", device: str = "cpu") -> Ladder:
     """Compare every stage. Raises EnvironmentProblem where there is nothing to compare with."""
-    model = load(source, kernel=kernel, device="cpu")
+    model = load(source, kernel=kernel, device=device)
     folder = Path(model.report.source)
     stored = catalogue.package_folder("weights") / "reference" / f"{Path(source).name}.safetensors"
     if oracle.installed():
@@ -110,18 +110,19 @@ def climb(
     cut: Callable[[Tensor], Tensor],
 ) -> Ladder:
     """Our stages beside theirs, each cut to the features that theirs holds."""
-    batch = pack(ids, segments)
+    batch = pack(ids, segments).to(model.device)
     trace = model.trace(batch)
     ours = {"embeddings": trace["embeddings.normed"]}
     ours |= {f"layers.{i}": trace[f"layers.{i}.ffn_normed"] for i in range(model.config.num_layers)}
     ours |= {name: trace[name] for name in ("pooled", "logits") if name in trace}
+    model.carried = {name: tensor.to(model.device) for name, tensor in model.carried.items()}
     if "pooled" in theirs and "pooled" not in ours:
         ours |= pooled(model, trace.output, batch.layout)
     rungs = []
     for stage, tensors in theirs.items():
         if stage in ours:
             right = torch.cat(tensors)
-            mine = cut(ours[stage].float()).reshape(right.shape)  # one output: (B,) ours, (B, 1) theirs
+            mine = cut(ours[stage].float().cpu()).reshape(right.shape)  # one output: (B,) ours, (B, 1) theirs
             gap = (mine - right).abs().max()
             rungs.append(Rung(stage, float(gap), float(right.abs().max())))
     return Ladder(source, against, tuple(rungs))

@@ -74,7 +74,7 @@ def test_unpack_and_unpad_undo(lengths, filler):
     assert [t.tolist() for t in unpack(batch.token_ids, batch.layout)] == ids
     rectangle, mask = pad(hidden, batch.layout)
     assert rectangle.shape == (*mask.shape, 2) and mask.sum(1).tolist() == list(batch.layout.lengths)
-    assert torch.equal(unpad(rectangle, mask), hidden)
+    assert torch.equal(unpad(rectangle, batch.layout), hidden) and torch.equal(rectangle[mask], hidden)
     assert not rectangle[~mask].any()
 
 

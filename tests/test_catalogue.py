@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from minibert import catalogue
+from minibert import catalogue, system
 from minibert.catalogue import assets, sources
 from minibert.catalogue.assets import Asset, File, Wheel
 from minibert.errors import ConfigError, DataError, EnvironmentProblem, MiniBertError, WeightsError
@@ -751,3 +752,16 @@ def test_task_words(tmp_path, monkeypatch):
     for word, close in {"reuter8": "reuters8", "mne.toml": "mine.toml"}.items():
         with pytest.raises(ConfigError, match=f'did you mean "{close}"'):
             catalogue.locate_task(word)
+
+
+def test_a_signal_does_not_wait_for_pip(tmp_path, monkeypatch):
+    """Interrupted in the middle of a download, pip is ended and not waited for."""
+    script = [sys.executable, "-c", "import time; time.sleep(60)"]
+    real = subprocess.Popen
+    monkeypatch.setattr(sources.subprocess, "Popen", lambda _, **options: real(script, **options))
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    start = time.monotonic()
+    with pytest.raises(system.Interrupted), system.Stop() as stop, stop.at_once():
+        timer.start()
+        sources.pip_download("toy==1", tmp_path)
+    assert time.monotonic() - start < 20

@@ -142,9 +142,10 @@ def test_verify_holds_a_model_to_the_stored_reference():
 
 def test_a_kernel_from_a_file_trains_and_is_verified(weights, tmp_path):  # noqa: F811
     (tmp_path / "mine.py").write_text(OWN.format(name="mine"), encoding="utf-8")
-    one = task(tmp_path, weights, train={"epochs": 1}, model={"kernel": "mine"})
+    one = task(tmp_path, weights, train={"epochs": 1})
     (tmp_path / "task.toml").write_text(one.to_toml(), encoding="utf-8")
-    assert "there is none of that name" in minibert_says("run", "task.toml", cwd=tmp_path).stderr
+    said = minibert_says("run", "task.toml", "--set", "model.kernel=mine", cwd=tmp_path).stderr
+    assert "there is none of that name" in said
     done = minibert_says("run", "task.toml", "--kernel-file", "mine.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "runs/tiny/environment.json").read_text(encoding="utf-8"))

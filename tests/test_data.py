@@ -13,9 +13,12 @@ import pytest
 
 from minibert import spec
 from minibert.data import class_weights, fold_splits, load_splits, tables
-from minibert.data.splits import take_rows
+from minibert.data.parts import Pool
+from minibert.data.splits import deal_folds, take_rows
 from minibert.data.tables import read_chunks, read_table
 from minibert.errors import DataError, EnvironmentProblem
+
+from .helpers import within
 
 REAL = Path(os.environ.get("MINIBERT_DATA", ""))
 real = pytest.mark.skipif("MINIBERT_DATA" not in os.environ, reason="MINIBERT_DATA does not name the texts")
@@ -623,7 +626,7 @@ def test_class_weights():
     fails(['"c" is no label', "Labels: a, b"], class_weights, {"c": 2.0}, targets, labels)
     fails("no finite number", class_weights, {"a": float("nan")}, targets, labels)
     fails("no finite number", class_weights, {"a": -1.0}, targets, labels)
-    fails("all are 0", class_weights, {"a": 0.0, "b": 0.0}, targets, labels)
+    fails(["no finite number above 0", "leave its rows out"], class_weights, {"a": 0.0}, targets, labels)
 
 
 @real
@@ -666,3 +669,37 @@ def test_excels_own_first_line_is_left_out_and_told(tmp_path, start):
     assert rows_of(table) == [["a, b", "c"]] and "sep=;" in table.notes[0] and table.lines.tolist() == [3]
     refused(path, 'separator = ";"')
     assert tables.sniff(path)[0] == ";"
+
+
+def test_a_sheet_that_says_it_is_smaller_than_it_is(tmp_path):
+    """Some exporters write a wrong dimension; openpyxl's read-only mode believes it."""
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in [["text", "label"]] + [[f"t{i}", "a"] for i in range(9)]:
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    with zipfile.ZipFile(tmp_path / "a.xlsx") as old, zipfile.ZipFile(tmp_path / "b.xlsx", "w") as new:
+        for name in old.namelist():
+            body = old.read(name)
+            if name.endswith("sheet1.xml"):
+                assert b'ref="A1:B10"' in body
+                body = body.replace(b'ref="A1:B10"', b'ref="A1:B3"')
+            new.writestr(name, body)
+    assert len(read_table(tmp_path / "b.xlsx").frame) == 9
+
+
+def test_a_stream_heeds_the_mark_as_a_table_does(tmp_path):
+    with gzip.open(tmp_path / "a.csv.gz", "wb") as file:
+        file.write("\ufefftext,label\ncaf\u00e9,a\n".encode())
+    with pytest.raises(DataError, match="mark of UTF-8"):
+        list(read_chunks(tmp_path / "a.csv.gz", 10, encoding="cp1252"))
+    assert list(read_chunks(tmp_path / "a.csv.gz", 10))[0].to_numpy().tolist() == [["caf\u00e9", "a"]]
+
+
+def test_groups_are_dealt_in_no_time(tmp_path):
+    """One comparison of all rows for each group would take a minute here."""
+    groups = np.repeat(np.arange(60_000), 2).astype(str).astype(object)
+    pool = Pool(groups, None, groups, groups, np.arange(len(groups)), None)
+    with within(20):
+        fold = deal_folds(pool, 5, False, np.random.default_rng(0))
+    assert (fold[::2] == fold[1::2]).all() and (np.bincount(fold) == 24_000).all()

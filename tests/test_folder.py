@@ -93,7 +93,7 @@ def test_an_empty_folder_is_taken(tmp_path):
 
 def test_of_two_runs_that_start_together_one_is_refused(tmp_path, monkeypatch):
     """Both found the folder empty; only one can create its status file."""
-    monkeypatch.setattr(RunFolder, "clear", lambda self, overwrite: None)
+    monkeypatch.setattr("minibert.folder.check_folder", lambda path, overwrite: [])
     RunFolder(tmp_path / "run")
     with pytest.raises(ConfigError, match="another run"):
         RunFolder(tmp_path / "run")

@@ -149,6 +149,23 @@ def test_a_file_of_ones_own_adds_a_kernel(registry, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(OWN.format(name="mine"), encoding="utf-8")
     assert kernels.register_file(path) == ("mine",) and kernels.check("mine").passed
+    more = "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass A:\n    x: int\n"
+    path.write_text(more + OWN.format(name="other"), encoding="utf-8")
+    assert kernels.register_file(path) == ("other",)
+
+
+def test_window_and_bias_reach_a_kernel_that_takes_them_and_no_other(registry):
+    @kernels.register(
+        "near", devices=("cpu",), dtypes=kernels.FLOATS, dropout="", gradients=True, window=True
+    )
+    def near(q, k, v, layout, *, scale, dropout=None, window=None):
+        return q + window[0]
+
+    q, layout = torch.zeros(18, 2, 4), toy_batch().layout
+    out = kernels.attend("auto", q, q, q, layout, scale=1.0, window=(3, 3))
+    assert torch.equal(out, q + 3)
+    with pytest.raises(ConfigError, match="has no position bias"):
+        kernels.attend("near", q, q, q, layout, scale=1.0, bias=torch.zeros(2, 21))
 
 
 @pytest.mark.parametrize(
@@ -158,6 +175,8 @@ def test_a_file_of_ones_own_adds_a_kernel(registry, tmp_path):
         ("x = 1", "registers no kernel"),
         ("import no_such_package", "No module named"),
         ("def (", "SyntaxError"),
+        ("import sys; sys.exit()", "SystemExit"),
+        (OWN.format(name="mine") + "\nraise OSError('half way')", "half way"),
     ],
 )
 def test_a_file_that_adds_no_kernel_is_refused(registry, tmp_path, text, said):

@@ -261,3 +261,47 @@ def test_packed_files_and_json_lines_are_streamed(name, tmp_path, monkeypatch):
 
 def test_a_runs_folder_loads_as_its_model(finished):  # noqa: F811
     assert minibert.load(finished).labels == minibert.load(finished / "model").labels
+
+
+def test_a_carriage_return_in_a_text_is_no_end_of_a_row(finished, tmp_path):  # noqa: F811
+    path = write(
+        tmp_path / "new.csv", [("wheat\rcorn", "1"), ("a\r\nb", "2"), ("plain", "3")], ("text", "id")
+    )
+    predict.predict_file(str(finished), path, tmp_path / "out.csv")
+    with open(tmp_path / "out.csv", encoding="utf-8", newline="") as file:
+        found = list(csv.reader(file))
+    assert {len(row) for row in found} == {len(found[0])} and len(found) == 4
+    assert [row[:2] for row in found[1:]] == [["wheat\rcorn", "1"], ["a\r\nb", "2"], ["plain", "3"]]
+
+
+def test_a_run_in_another_encoding_does_not_spoil_utf8(weights, tmp_path):  # noqa: F811
+    from minibert.run import run
+
+    from .test_run import task
+
+    run(task(tmp_path, weights, data={"encoding": "cp1252"}, train={"epochs": 1}), tmp_path / "out")
+    (tmp_path / "new.csv").write_text("text\nK\u00f6ln wheat\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is UTF-8.*cp1252"):
+        predict.predict_file(str(tmp_path / "out"), tmp_path / "new.csv", tmp_path / "a.csv")
+    predict.predict_file(str(tmp_path / "out"), tmp_path / "new.csv", tmp_path / "a.csv", encoding="utf-8")
+    (tmp_path / "old.csv").write_text("text\nK\u00f6ln wheat\n", encoding="cp1252")
+    predict.predict_file(str(tmp_path / "out"), tmp_path / "old.csv", tmp_path / "b.csv")
+    assert answers(tmp_path / "a.csv").equals(answers(tmp_path / "b.csv"))
+
+
+def test_an_error_names_the_row_of_the_file(finished, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(predict, "CHUNK", 8)
+    path = write(tmp_path / "new.csv", [("wheat",)] * 20 + [("x" * 30,)], ("text",))
+    monkeypatch.setattr("minibert.tokenize.LONGEST_TEXT", 20)
+    with pytest.raises(DataError, match="row 20:"):
+        predict.predict_file(str(finished), path, tmp_path / "out.csv")
+
+
+def test_parquet_with_a_name_twice_is_refused(finished, tmp_path):  # noqa: F811
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    twice = pa.Table.from_arrays([pa.array(["wheat"]), pa.array(["corn"])], names=["text", "text"])
+    pyarrow.parquet.write_table(twice, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="more than one column"):
+        predict.predict_file(str(finished), tmp_path / "a.parquet", tmp_path / "out.csv")

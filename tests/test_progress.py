@@ -44,3 +44,10 @@ def test_a_narrow_encoding_and_a_closed_stream_do_no_harm():
     closed = io.StringIO()
     closed.close()
     say("gone", closed)
+
+
+def test_a_title_is_no_markup(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Bar("a [/b] c", 3, "steps") as bar:
+        bar.advance(1, "[/x]")

@@ -312,7 +312,7 @@ BAD_TABLES = {
     ),
     "a baseline of the other kind": ({"baseline": {"kind": "mean"}}, {}, "no baseline for classification"),
     "a weight for no class": ({"train": {"class_weights": {"moon": 2.0}}}, {}, '"moon" is no label'),
-    "a weight below 0": ({"train": {"class_weights": {"farm": -2.0}}}, {}, "no finite number from 0"),
+    "a weight below 0": ({"train": {"class_weights": {"farm": -2.0}}}, {}, "no finite number above 0"),
     "a text too long": ({"model": {"truncation": "error", "max_tokens": 6}}, {}, "train.csv (train): row"),
 }
 
@@ -348,6 +348,7 @@ def test_divergence_is_a_status_and_exit_1(weights, tmp_path):
         run(one, tmp_path / "out")
     assert caught.value.exit_code == 1
     assert read(tmp_path / "out", "status.json")["status"] == "diverged"
+    assert "holds epoch" not in str(caught.value) and not (tmp_path / "out" / "model").exists()
     rows = re.search(r"8 texts, rows ([\d, ]+) of .*train\.csv", str(caught.value))
     assert rows and len(rows[1].split(", ")) == 8, "the rows of the table, not places in a part"
     assert not (tmp_path / "out" / "metrics.json").exists()
@@ -517,3 +518,72 @@ def test_the_terminal_says_what_to_mind(weights, tmp_path):
     assert "lower is better" in headline(
         run(task(tmp_path, weights, "regression", train={"epochs": 1}), tmp_path / "two")
     )
+
+
+def test_a_run_that_diverges_later_keeps_its_best_epoch(weights, tmp_path, monkeypatch):
+    real, count = minibert.train.accumulate, []
+
+    def breaks(*words):
+        count.append(1)
+        (total, number), tokens = real(*words)
+        return (total * (float("nan") if len(count) > 20 else 1), number), tokens
+
+    monkeypatch.setattr(minibert.train, "accumulate", breaks)
+    with pytest.raises(TrainingError, match="model/ holds epoch [12], the best before it"):
+        run(task(tmp_path, weights), tmp_path / "out")
+    assert read(tmp_path / "out", "status.json")["status"] == "diverged"
+    assert not same_weights(minibert.load(tmp_path / "out"), minibert.load(weights))
+
+
+@pytest.mark.parametrize("what", ["weights", "train"])
+def test_a_run_does_not_write_over_what_it_reads(what, weights, tmp_path):
+    run(task(tmp_path, weights, train={"epochs": 1}), tmp_path / "out")
+    inside = tmp_path / "out" / ("model" if what == "weights" else "predictions.csv")
+    table = "model" if what == "weights" else "data"
+    again = task(tmp_path, weights, **{table: {what: str(inside)}})
+    with pytest.raises(ConfigError, match="which this run would write into"):
+        run(again, tmp_path / "out", overwrite=True)
+    assert inside.exists()
+
+
+def test_an_occupied_folder_is_refused_before_anything_is_read(finished, weights, tmp_path):
+    with pytest.raises(ConfigError, match="already holds a run"):
+        run(task(tmp_path, weights, data={"train": "absent.csv"}), finished)
+
+
+def test_what_a_file_manager_leaves_is_no_ones_work(weights, tmp_path):
+    one = task(tmp_path, weights, train={"epochs": 1})
+    run(one, tmp_path / "out")
+    for folder in ("out", "out/model"):
+        (tmp_path / folder / ".DS_Store").write_text("litter")
+    assert run(one, tmp_path / "out", overwrite=True).status == "completed"
+
+
+def test_names_of_the_catalogue_are_no_folders(weights, tmp_path):
+    (tmp_path / "all-MiniLM-L6-v2").mkdir()
+    one = task(tmp_path, "all-MiniLM-L6-v2")
+    assert one.absolute({"all-MiniLM-L6-v2"}).model.weights == "all-MiniLM-L6-v2"
+    assert one.absolute().model.weights == str(tmp_path / "all-MiniLM-L6-v2")
+
+
+def test_memory_that_runs_out_has_a_name(weights, tmp_path, monkeypatch):
+    def hungry(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(minibert.train, "accumulate", hungry)
+    with pytest.raises(
+        MiniBertError, match="memory ran out: CUDA out of memory.*\n.*tokens_per_microbatch"
+    ) as caught:
+        run(task(tmp_path, weights), tmp_path / "out")
+    assert caught.value.exit_code == 1 and read(tmp_path / "out", "status.json")["status"] == "failed"
+
+
+def test_a_strange_name_is_written_so_that_it_can_be_read(weights, tmp_path):
+    write(tmp_path / "all.csv", texts(60, 3))
+    tables = task(tmp_path, weights).table()
+    tables["data"] = {"source": "all.csv", "folds": 3, "validation": 0.2, "text": "text", "label": "topic"}
+    tables["train"]["epochs"] = 1
+    tables["task"]["name"] = "a\x7fb"  # which TOML wants escaped
+    outcome = run(spec.parse(tables, folder=str(tmp_path)), tmp_path / "out")
+    assert outcome.status == "completed"
+    assert spec.load(tmp_path / "out" / "spec.toml").task.name == "a\x7fb"

@@ -208,3 +208,25 @@ def test_outside_the_main_thread_it_only_never_stops():
     thread.start()
     thread.join()
     assert found == [""]
+
+
+def test_what_could_not_take_its_place_is_kept_and_named(tmp_path, monkeypatch):
+    """As on Windows, where another program may hold the old file open."""
+    path = tmp_path / "answers.csv"
+    path.write_text("old")
+
+    def busy(*_):
+        raise PermissionError("used by another process")
+
+    monkeypatch.setattr(system.os, "replace", busy)
+    with (
+        pytest.raises(EnvironmentProblem, match="could not be replaced") as caught,
+        system.replacing(path) as part,
+    ):
+        part.write_text("hours of answers")
+    (kept,) = [p for p in tmp_path.iterdir() if p != path]
+    assert (
+        kept.read_text() == "hours of answers"
+        and str(kept) in str(caught.value)
+        and path.read_text() == "old"
+    )

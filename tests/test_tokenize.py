@@ -240,12 +240,11 @@ def test_one_sided_pairs_are_counted(bert):
 def test_nothing_to_encode(bert):
     found = bert.encode([], max_tokens=9)
     assert len(found) == 0 and found.lengths.tolist() == [] and found.summary()["truncated"]["texts"] == 0
-    assert bert.lengths([]).tolist() == []
 
 
-def test_lengths_are_those_before_any_cut(bert):
-    assert bert.lengths(["the cat", TEN]).tolist() == [4, 12]
-    assert bert.lengths(["the cat", TEN], ["a", ""]).tolist() == [6, 13]
+def test_tokens_are_counted_before_any_cut(bert):
+    assert bert.encode(["the cat", TEN], max_tokens=5).tokens.tolist() == [4, 12]
+    assert bert.encode(["the cat", TEN], ["a", ""], max_tokens=6).tokens.tolist() == [6, 13]
 
 
 def test_many_texts_come_back_in_order(bert):

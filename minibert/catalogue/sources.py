@@ -334,11 +334,15 @@ def pip_download(requirement: str, folder: Path, bar: Bar | None = None) -> Path
             text=True, errors="replace", env=env,
         ) as pip:  # fmt: skip
             said = None
-            while said is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    said = pip.communicate(timeout=LOOK)[1]
-                if bar and bar.live:
-                    bar.advance(0, f"{written(folder) / 1e6:,.0f} MB")
+            try:
+                while said is None:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        said = pip.communicate(timeout=LOOK)[1]
+                    if bar and bar.live:
+                        bar.advance(0, f"{written(folder) / 1e6:,.0f} MB")
+            except BaseException:  # a signal; else we would wait for pip's end
+                pip.kill()
+                raise
     except OSError as problem:
         raise Failed(f"{sys.executable or 'Python'} can't be started: {problem}") from problem
     found = list(folder.glob("*.whl"))

@@ -224,11 +224,15 @@ def deal_folds(pool: Pool, k: int, by_class: bool, rng: np.random.Generator) -> 
         fold[order] = np.arange(len(pool)) % k
         return fold
     _, ids, sizes = np.unique(pool.groups, return_inverse=True, return_counts=True)
-    order, filled = rng.permutation(len(sizes)), np.zeros(k, np.int64)
+    order, filled, of_group = (
+        rng.permutation(len(sizes)),
+        np.zeros(k, np.int64),
+        np.zeros(len(sizes), np.int64),
+    )
     for group in order[np.argsort(-sizes[order], kind="stable")]:
-        fold[ids == group] = filled.argmin()
+        of_group[group] = filled.argmin()
         filled[filled.argmin()] += sizes[group]
-    return fold
+    return of_group[ids]
 
 
 def by_column(spec: TaskSpec, pool: Pool) -> tuple[Pool, Pool | None, Pool]:
@@ -327,9 +331,7 @@ def class_weights(
             hint = nearest(label, labels) or "."
             raise DataError(f'[train] class_weights: "{label}" is no label of train{hint}',
                             f"Labels: {', '.join(labels[:30])}.")  # fmt: skip
-        if not 0 <= weight < math.inf:
-            raise DataError(f'[train] class_weights: "{label}" = {weight} is no finite number from 0.')
-    weights = np.array([setting.get(label, 1.0) for label in labels])
-    if not weights.any():
-        raise DataError("[train] class_weights: all are 0, so nothing would be learnt.")
-    return weights
+        if not 0 < weight < math.inf:
+            raise DataError(f'[train] class_weights: "{label}" = {weight} is no finite number above 0.',
+                            "To leave a class out, leave its rows out.")  # fmt: skip
+    return np.array([setting.get(label, 1.0) for label in labels])

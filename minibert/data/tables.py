@@ -10,6 +10,7 @@ How a kind of file is read stands in separated.py and typed.py.
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import io
@@ -21,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -36,6 +38,7 @@ from .separated import (
 from .typed import MOST_BYTES, from_jsonl, from_parquet, from_xlsx, jsonl_rows
 
 LARGE = 64 << 20  # bytes from which a file is streamed where rows are wanted in pieces
+FITS = 512 << 20  # bytes up to which a faulty one is read whole after all, for the better message
 FORMATS = {
     ".csv": ("text", ","), ".tsv": ("text", "\t"), ".tab": ("text", "\t"),
     ".jsonl": ("jsonl", ""), ".ndjson": ("jsonl", ""),
@@ -145,6 +148,7 @@ def read_chunks(
                 yield line.removeprefix("\ufeff") if number == 0 else line
 
     try:
+        decode(contents_start(path, 4)[:4].partition(b"\n")[0], encoding, "replace", path)  # its mark
         names, rows = jsonl_rows(lines, path) if kind == "jsonl" else text_chunk_rows(lines, separator, path)
         check_names(names, path)
         done = 0
@@ -153,9 +157,12 @@ def read_chunks(
             done += len(held)
         if not done:
             raise DataError(f"{path} holds no row.")
-    except (DataError, ValueError, OSError, EOFError, LookupError, zlib.error):
-        read_table(path, separator=separator, encoding=encoding)
-        raise
+    except (DataError, ValueError, OSError, EOFError, LookupError, zlib.error) as problem:
+        if path.stat().st_size < FITS:  # else it might not; a DataError names the line already
+            read_table(path, separator=separator, encoding=encoding)
+        if isinstance(problem, DataError):
+            raise
+        raise DataError(f"{path} can't be read as {encoding}: {problem}") from None
 
 
 def plain_separator(separator: str) -> str:
@@ -184,6 +191,15 @@ def known_format(path: Path | str) -> tuple[Path, str, str]:
         raise DataError(f"{path} can't be read as a table: {REFUSED[suffix]}.")
     kind, usual = FORMATS.get(suffix, ("text", ""))
     return path, kind, usual
+
+
+def contents_start(path: Path, size: int = 1 << 20) -> bytes:
+    """The first bytes of a file, unpacked if its name ends in .gz; none where it can't be read."""
+    try:
+        with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
+            return file.read(size)
+    except (OSError, EOFError, zlib.error):
+        return b""
 
 
 def contents(path: Path, kind: str = "text") -> tuple[bytes, str]:
@@ -234,6 +250,13 @@ def check_names(names: list[str], path: Path) -> None:
     if twice:
         shown = ", ".join(twice[:5])
         raise DataError(f"{path}: more than one column is called {shown}.", "Give each column its own name.")
+
+
+def write_rows(frame: pd.DataFrame, file: IO[str], *, separator: str = ",", header: bool = True) -> None:
+    """Rows of a frame as CSV. Python's csv leaves a carriage return unquoted, on which readers end a row."""
+    returns = any(isinstance(c, str) and "\r" in c for row in frame.itertuples(index=False) for c in row)
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    frame.to_csv(file, index=False, header=header, sep=separator, lineterminator="\n", quoting=quoting)
 
 
 def free_name(name: str, taken: Iterable[str]) -> str:

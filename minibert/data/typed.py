@@ -113,6 +113,7 @@ def from_xlsx(data: bytes, sheet: str, path: Path) -> Read:
             raise ValueError(f"it unpacks to {size / 2**30:.3g} GiB")
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
         chosen = book[sheet] if sheet in book.sheetnames else book.worksheets[0]
+        chosen.reset_dimensions()  # what the file says of its size; some writers say less than there is
         rows = [[spelled(value) for value in row] for row in chosen.iter_rows(values_only=True)]
     except Exception as problem:  # a damaged workbook fails in openpyxl in a dozen ways
         raise DataError(f"{path} is no Excel workbook that can be read: {problem}.") from None

@@ -16,6 +16,7 @@ Read next: reference.py, then encoder.py.
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from torch import Tensor
 from ..errors import ConfigError, nearest
 
 # `auto` takes the first of these that can. sdpa is the fastest everywhere that we measured
-# (docs/evidence.md); reference can do everything and is last because it is the slowest.
+# (docs/evidence.md); reference is last because it is the slowest.
 ORDER = ("sdpa", "padded", "reference")
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -121,23 +122,30 @@ def register_file(path: Path | str) -> tuple[str, ...]:
     path, before = Path(path), dict(KERNELS)
     if not path.is_file():
         raise ConfigError(f"{path} does not exist, so no kernel can be read from it")
-    spec = importlib.util.spec_from_file_location(f"kernel_file_{path.stem}", path)
+    name = f"kernel_file_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     try:
         if spec is None or spec.loader is None:
             raise ImportError("its name must end in .py")
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    except Exception as problem:  # whatever the file does wrong
-        raise ConfigError(f"{path} can't be run: {type(problem).__name__}: {problem}") from problem
-    taken = [name for name in before if KERNELS[name] is not before[name]]
-    if taken:
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        taken = [kernel for kernel in before if KERNELS[kernel] is not before[kernel]]
+        if taken:
+            raise ConfigError(f"{path} registers {', '.join(taken)}, which exists", "Give it another name.")
+        new = tuple(kernel for kernel in KERNELS if kernel not in before)
+        if not new:
+            raise ConfigError(
+                f"{path} registers no kernel", "Decorate a function with @minibert.kernels.register(...)."
+            )
+        return new
+    except BaseException as problem:  # whatever the file does, also exit: nothing of it stays
+        sys.modules.pop(name, None)
+        KERNELS.clear()
         KERNELS.update(before)
-        raise ConfigError(f"{path} registers {', '.join(taken)}, which exists", "Give yours another name.")
-    new = tuple(name for name in KERNELS if name not in before)
-    if not new:
-        raise ConfigError(
-            f"{path} registers no kernel", "Decorate a function with @minibert.kernels.register(...)."
-        )
-    return new
+        choose_cached.clear()
+        if isinstance(problem, (ConfigError, KeyboardInterrupt)):
+            raise
+        raise ConfigError(f"{path} can't be run: {type(problem).__name__}: {problem}") from problem
 
 
 def available(**wish: object) -> dict[str, str]:
@@ -191,13 +199,26 @@ def attend(
     *,
     scale: float,
     dropout: Dropout | None = None,
+    window: tuple[int, int] | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """Choose a kernel for these tensors and run it: (N, H, K) x 3 -> (N, H, K)."""
+    """Choose a kernel for these tensors and run it: (N, H, K) x 3 -> (N, H, K).
+
+    window: how far a token looks to the left and right (None: everywhere); bias (H, 2P - 1): added to a
+    score by the distance of its two tokens. Both are for kernels that register them.
+    """
     needs_gradients = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     kernel = choose(
-        name, device=q.device.type, dtype=q.dtype, dropout=dropout is not None, gradients=needs_gradients
+        name,
+        device=q.device.type,
+        dtype=q.dtype,
+        dropout=dropout is not None,
+        gradients=needs_gradients,
+        window=window is not None,
+        bias=bias is not None,
     )
-    return kernel.fn(q, k, v, layout, scale=scale, dropout=dropout)
+    extra = {word: wish for word, wish in (("window", window), ("bias", bias)) if wish is not None}
+    return kernel.fn(q, k, v, layout, scale=scale, dropout=dropout, **extra)
 
 
 from . import padded, reference, sdpa  # noqa: E402, F401  each registers itself

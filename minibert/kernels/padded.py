@@ -40,4 +40,4 @@ def padded(
         dropout_p=dropout.p if dropout else 0.0,
         scale=scale,
     )  # (B, H, T, K)
-    return unpad(context.transpose(1, 2), mask)  # (N, H, K)
+    return unpad(context.transpose(1, 2), layout)  # (N, H, K)
