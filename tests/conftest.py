@@ -9,10 +9,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import csv
+import signal
 from pathlib import Path
 
 import pytest
 import torch
+
+# Under nohup, or behind "&", a shell has some signals ignored; tests send them to themselves and to children.
+for name, action in (
+    ("SIGINT", signal.default_int_handler),
+    ("SIGTERM", signal.SIG_DFL),
+    ("SIGHUP", signal.SIG_DFL),
+):
+    number = getattr(signal, name, None)
+    if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, action)
 
 torch.set_num_threads(1)  # sums in one order, on any machine
 torch.set_float32_matmul_precision("highest")  # a card's TF32 would hide errors of 1e-3
