@@ -42,7 +42,7 @@ def test_task_parses_and_names_what_is_listed(name):
 def test_the_main_job_is_as_designed():
     task = spec.load(catalogue.locate_task("reuters8"))
     t = task.train
-    assert (t.examples, t.epochs, t.learning_rate, t.batch_size, t.seed) == (300, 8, 1e-4, 16, 0)
+    assert (t.examples, t.epochs, t.learning_rate, t.batch_size, t.seed) == (300, 12, 1e-4, 16, 0)
     assert (task.model.weights, task.model.max_tokens) == ("all-MiniLM-L6-v2", 128)
     full = spec.load(catalogue.locate_task("reuters8_full"))
     assert (full.train.examples, full.train.epochs, full.train.learning_rate) == (0, 3, 5e-5)
