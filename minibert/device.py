@@ -104,7 +104,7 @@ def memory_named() -> Iterator[None]:
             raise
         raise EnvironmentProblem(
             f"memory ran out: {str(problem).splitlines()[0]}",
-            "Lower [train] tokens_per_microbatch (the result stays a step's), or [model] max_tokens.",
+            "Lower [train] tokens_per_microbatch, or [model] max_tokens.",
         ) from None
 
 

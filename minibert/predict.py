@@ -120,13 +120,7 @@ def predict_file(
         )
     column = column or (task.data.text if task else "text")
     pair = pair or (task.data.pair if task else "")
-    if not encoding and task and task.data.encoding != "utf-8":
-        check_inherited(source_path, task.data.encoding)
-    encoding = encoding or (task.data.encoding if task else "utf-8")
-    named = source_path.suffix.lower() in (".tsv", ".tab")  # by its name; a .csv may hold semicolons
-    separator = separator or (task.data.separator if task and not named else "")
-    if not sheet and task and source_path.suffix.lower() in (".xlsx", ".xlsm"):
-        sheet = task.data.sheet
+    separator, encoding, sheet = form_of(source_path, task, separator, encoding, sheet)
     mark = "\t" if target.suffix == ".tsv" else ","
     done = empty = 0
     with (
@@ -155,6 +149,22 @@ def predict_file(
     if empty:
         say(f"{empty:,} of {done:,} rows have no text and were left without an answer")
     return done
+
+
+def form_of(
+    path: Path, task: spec.TaskSpec | None, separator: str, encoding: str, sheet: str
+) -> tuple[str, str, str]:
+    """(separator, encoding, sheet) to read a table with: as named, else the run's own where they fit."""
+    if task is None:
+        return separator, encoding or "utf-8", sheet
+    if not encoding and task.data.encoding != "utf-8":
+        check_inherited(path, task.data.encoding)
+    suffix = path.suffix.lower()
+    if suffix not in (".tsv", ".tab"):  # whose name says it; a .csv may hold semicolons
+        separator = separator or task.data.separator
+    if suffix in (".xlsx", ".xlsm"):
+        sheet = sheet or task.data.sheet
+    return separator, encoding or task.data.encoding, sheet
 
 
 def check_inherited(path: Path, encoding: str) -> None:

@@ -51,3 +51,5 @@ def test_a_title_is_no_markup(monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     with Bar("a [/b] c", 3, "steps") as bar:
         bar.advance(1, "[/x]")
+        bar.progress.refresh()  # here, not in rich's own thread, whose errors no test sees
+    assert "a [/b] c" in stream.getvalue() and "[/x]" in stream.getvalue()

@@ -120,9 +120,9 @@ def describe(assets: dict[str, Asset] | None = None) -> list[Row]:
     for a in (weights() if assets is None else assets).values():
         try:
             a = pinned(a)
-            where = next((f"{label}: {folder}" for label, folder in places(a)), "")
-            if where and not complete(a, next(places(a))[1]):
-                where += " (incomplete)"
+            label, folder = next(places(a), ("", None))
+            where = f"{label}: {folder}" if folder else ""
+            where += "" if not folder or complete(a, folder) else " (incomplete)"
         except EnvironmentProblem as problem:  # a damaged record of one is no reason to hide the others
             where = problem.message
         rows.append(Row(a.name, a.family, a.parameters, a.bytes or None, a.licence, where, a.about))

@@ -327,11 +327,11 @@ def pip_download(requirement: str, folder: Path, bar: Bar | None = None) -> Path
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--retries", "1"]
     command += ["--ignore-requires-python", "--disable-pip-version-check", "--no-input", "--quiet"]
     command += ["--progress-bar", "off", "--dest", str(folder), requirement]
-    pipe, env = subprocess.PIPE, {**os.environ, "TMPDIR": str(folder)}  # pip writes there first
+    own = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))  # pip writes there first, on any system
     try:
         with subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=pipe,
-            text=True, errors="replace", env=env,
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True, errors="replace", env={**os.environ, **own},
         ) as pip:  # fmt: skip
             said = None
             try:
