@@ -40,6 +40,7 @@ class Layout:
     filler      tokens at the end that fill the pack up to a fixed N (0: none). They form one more
                 run in cu_seqlens and lengths, which kernels compute and heads never read.
     key         (seed, step) of the training step this pack belongs to: dropout is made of it
+    layer       which layer reads it just now, set by the encoder: dropout is made of it, too
     memo        what a kernel derives from the layout, kept for the next layer
     """
 
@@ -49,6 +50,7 @@ class Layout:
     rows: Tensor
     filler: int = 0
     key: tuple[int, int] = (0, 0)
+    layer: int = 0
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -81,6 +83,18 @@ class Layout:
             cells = [row * self.max_seqlen + i for row, n in enumerate(self.lengths) for i in range(n)]
             self.memo["cells"] = torch.tensor(cells, dtype=torch.int64).to(self.cu_seqlens.device)
         return self.memo["cells"]
+
+    @property
+    def positions(self) -> Tensor:
+        """(N,) int64: each token's place in its text, from 0; the filler counts from 0, too."""
+        if "positions" not in self.memo:
+            places = torch.cat([torch.arange(n) for n in self.lengths] or [torch.arange(0)])
+            self.memo["positions"] = places.to(self.cu_seqlens.device)
+        return self.memo["positions"]
+
+    def at(self, layer: int) -> Layout:
+        """The same layout, memo and all, as this layer reads it."""
+        return self if layer == self.layer else replace(self, layer=layer)
 
     def to(self, device: torch.device | str) -> Layout:
         """The same layout with its tensors on `device` and an empty memo."""
@@ -226,8 +240,8 @@ def by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
 # host numbers are structure.
 _pytree.register_pytree_node(
     Layout,
-    lambda x: ([x.cu_seqlens, x.rows], (x.lengths, x.max_seqlen, x.filler, x.key)),
-    lambda leaves, fixed: Layout(leaves[0], fixed[0], fixed[1], leaves[1], fixed[2], fixed[3]),
+    lambda x: ([x.cu_seqlens, x.rows], (x.lengths, x.max_seqlen, x.filler, x.key, x.layer)),
+    lambda leaves, fixed: Layout(leaves[0], *fixed[:2], leaves[1], *fixed[2:]),
     serialized_type_name="minibert.Layout",
 )
 _pytree.register_pytree_node(

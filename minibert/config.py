@@ -1,6 +1,6 @@
 """EncoderConfig: what an encoder is built from, read from and written to a published config.json.
 
-In:  config.json of a family in FAMILIES.   Out: a frozen EncoderConfig; `to_json` gives it back.
+In:  config.json of a family in families.py.   Out: a frozen EncoderConfig; `to_json` gives it back.
 
 Nothing architectural has a default: published files disagree with every library's defaults
 (RoBERTa ships 514 positions, one segment type and eps 1e-5), so a missing key is an error.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, nearest
+from .families import FAMILIES, Family
 
 LARGEST_FILE = 1_000_000  # bytes; a config.json is a page of text, so more is a mistake or an attack
 
@@ -24,21 +25,27 @@ LARGEST_FILE = 1_000_000  # bytes; a config.json is a page of text, so more is a
 class EncoderConfig:
     """Sizes and constants of an encoder; the letters are those of batch.py."""
 
-    family: str  # a key of FAMILIES: "bert", "roberta"
+    family: str  # a key of FAMILIES: "bert", "roberta", ...
     vocab_size: int  # V
     hidden_width: int  # D
     num_layers: int  # L
     num_heads: int  # H; head width K = D / H
     ffn_width: int  # F
-    num_positions: int  # P, rows of the position table
-    num_segments: int  # S; RoBERTa has one
+    num_positions: int  # P, rows of the position table (rotary: the longest text)
+    num_segments: int  # S; RoBERTa has one, DistilBERT none
     norm_eps: float  # 1e-12 in BERT, 1e-5 in RoBERTa
     activation: str  # "gelu" is the erf form; BERT's own TensorFlow code used tanh, its ports erf
-    dropout: float  # on embeddings and on what each sub-layer adds
+    dropout: float  # on embeddings and on what a sub-layer adds
     attention_dropout: float  # on attention probabilities
     pad_id: int
     head_dropout: float | None = None  # before the last layer of a head; None: as `dropout`
     init_std: float = 0.02  # of new weights
+    embedding_width: int = 0  # E, of the word table where it is not D (ELECTRA, ALBERT)
+    num_blocks: int = 0  # distinct blocks, where they are not L (ALBERT: one, walked L times)
+    relative_buckets: int = 0  # R: distances that have a bias on the score (MPNet)
+    ffn_dropout: float = 0.0  # inside a gated feed-forward
+    rotary: tuple[float, ...] = ()  # a layer's base; empty: positions are learnt and added
+    windows: tuple[int, ...] = ()  # how far a layer looks to each side, 0: everywhere; empty: all do
     raw: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # the file as read
 
     @property
@@ -47,9 +54,39 @@ class EncoderConfig:
         return self.hidden_width // self.num_heads
 
     @property
+    def facts(self) -> Family:
+        """What the family implies without saying it in its config.json."""
+        return FAMILIES[self.family]
+
+    @property
+    def words_width(self) -> int:
+        """E, the width of the word table: D, but where embeddings are narrow."""
+        return self.embedding_width or self.hidden_width
+
+    @property
+    def blocks(self) -> int:
+        """Distinct blocks: L, but where layers share one."""
+        return self.num_blocks or self.num_layers
+
+    @property
+    def tied(self) -> bool:
+        """Whether a masked-language head reads the word table backwards, as all that is published here."""
+        return self.raw.get("tie_word_embeddings") is not False
+
+    @property
+    def projected(self) -> bool:
+        """Whether embeddings are widened by a linear layer."""
+        return self.facts.projected or self.words_width != self.hidden_width
+
+    @property
+    def added_dropout(self) -> tuple[float, float]:
+        """Share dropped of what attention and of what feed-forward adds."""
+        return tuple(getattr(self, name) if name else 0.0 for name in self.facts.added)
+
+    @property
     def position_offset(self) -> int:
         """Row of the position table that a text's first token takes: pad + 1 in RoBERTa's line, where pad is 1."""
-        return self.pad_id + 1 if FAMILIES[self.family].positions_after_pad else 0
+        return self.pad_id + 1 if self.facts.positions_after_pad else 0
 
     @property
     def max_tokens(self) -> int:
@@ -62,10 +99,12 @@ class EncoderConfig:
         return {
             "V": self.vocab_size,
             "D": self.hidden_width,
-            "L": self.num_layers,
+            "E": self.words_width,
+            "H": self.num_heads,
             "F": self.ffn_width,
             "P": self.num_positions,
             "S": self.num_segments,
+            "R": self.relative_buckets,
         }
 
     @property
@@ -82,9 +121,9 @@ class EncoderConfig:
         """The config.json of this encoder: the file as read, our values over it, `extra` on top."""
         out = dict(self.raw)
         out["model_type"] = self.family
-        for ours, theirs in KEYS.items():
+        for ours, theirs in self.facts.keys.items():
             value = getattr(self, ours)
-            if value is not None or theirs in out:
+            if theirs and (value is not None or theirs in out):
                 out[theirs] = value
         out.update(extra)
         # Escaped to ASCII, as other libraries write it: a name may hold what no UTF-8 file can.
@@ -93,23 +132,6 @@ class EncoderConfig:
 
 REMOVED: Any = object()  # to_json(key=REMOVED) leaves a key of the file out
 
-# ours -> the key in config.json
-KEYS = {
-    "vocab_size": "vocab_size",
-    "hidden_width": "hidden_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "ffn_width": "intermediate_size",
-    "num_positions": "max_position_embeddings",
-    "num_segments": "type_vocab_size",
-    "norm_eps": "layer_norm_eps",
-    "activation": "hidden_act",
-    "dropout": "hidden_dropout_prob",
-    "attention_dropout": "attention_probs_dropout_prob",
-    "pad_id": "pad_token_id",
-    "head_dropout": "classifier_dropout",
-    "init_std": "initializer_range",
-}
 OPTIONAL = {"head_dropout": None, "init_std": 0.02}
 COUNTS = (
     "vocab_size",
@@ -119,29 +141,13 @@ COUNTS = (
     "ffn_width",
     "num_positions",
     "num_segments",
+    "embedding_width",
+    "num_blocks",
+    "relative_buckets",
 )
-SHARES = ("dropout", "attention_dropout", "head_dropout")
-ACTIVATIONS = ("gelu", "relu")
+SHARES = ("dropout", "attention_dropout", "head_dropout", "ffn_dropout")
+ACTIVATIONS = ("gelu", "relu", "gelu_new", "gelu_pytorch_tanh")  # the last two are one: gelu by tanh
 
-
-@dataclass(frozen=True)
-class Family:
-    """What a family's config.json implies without saying it."""
-
-    positions_after_pad: bool  # fairseq numbers positions from pad + 1 (RoBERTa's `make_positions`)
-    architectures: dict[str, str]  # name in "architectures" -> kind of head
-
-
-FAMILIES = {
-    "bert": Family(
-        positions_after_pad=False,
-        architectures={"BertModel": "", "BertForSequenceClassification": "classification"},
-    ),
-    "roberta": Family(
-        positions_after_pad=True,
-        architectures={"RobertaModel": "", "RobertaForSequenceClassification": "classification"},
-    ),
-}
 
 # Keys that change the arithmetic in ways we don't do: the value must be the one listed, if there.
 ONLY = {
@@ -189,40 +195,86 @@ def parse(raw: dict[str, Any], where: str = "config.json") -> EncoderConfig:
             f"{where}: model_type = {family!r} is not one we know{nearest(str(family), FAMILIES)}",
             f"Supported: {', '.join(FAMILIES)}.",
         )
-    problems, values = [], {}
-    for ours, theirs in KEYS.items():
+    facts = FAMILIES[family]
+    keys = {ours: theirs for ours, theirs in facts.keys.items() if theirs}
+    problems, values = [], dict(facts.implied)
+    for ours, theirs in keys.items():
         if theirs in raw or ours in OPTIONAL:
             values[ours] = raw.get(theirs, OPTIONAL.get(ours))
         else:
             problems.append(f"{theirs} is missing (it has no safe default)")
     for name in COUNTS:
-        if name in values and not (whole(values[name]) and values[name] > 0):
-            problems.append(f"{KEYS[name]} = {values[name]!r} must be a whole number above 0")
+        if name in keys and name in values and not (whole(values[name]) and values[name] > 0):
+            problems.append(f"{keys[name]} = {values[name]!r} must be a whole number above 0")
     for name in SHARES:
         value = values.get(name)
         if value is not None and not (number(value) and 0 <= value < 1):
-            problems.append(f"{KEYS[name]} = {value!r} must be a number from 0 to below 1")
+            problems.append(f"{keys[name]} = {value!r} must be a number from 0 to below 1")
     for name in ("norm_eps", "init_std"):
         if name in values and not (number(values[name]) and values[name] > 0):
-            problems.append(f"{KEYS[name]} = {values[name]!r} must be a number above 0")
+            problems.append(f"{keys[name]} = {values[name]!r} must be a number above 0")
     if "activation" in values and values["activation"] not in ACTIVATIONS:
-        problems.append(f"hidden_act = {values['activation']!r}: supported are {', '.join(ACTIVATIONS)}")
-    for key, allowed in ONLY.items():
+        problems.append(
+            f"{keys['activation']} = {values['activation']!r}: supported are {', '.join(ACTIVATIONS)}"
+        )
+    for key, allowed in {**ONLY, **facts.only}.items():
         if raw.get(key, allowed[0]) not in allowed:
             problems.append(f"{key} = {raw[key]!r} is not supported: only {allowed[0]!r}")
     problems += misfits(family, values)
+    if family == "modernbert" and not problems:
+        values["rotary"], values["windows"], problems = by_layer(raw, values["num_layers"])
     if problems:
         raise ConfigError(f"{where}:\n" + "\n".join(f"  {p}" for p in problems))
     return EncoderConfig(family=family, raw=dict(raw), **values)
 
 
+def by_layer(raw: dict[str, Any], layers: int) -> tuple[tuple[float, ...], tuple[int, ...], list[str]]:
+    """(rotary base, reach to each side) of every layer of a ModernBERT, and what is wrong with them.
+
+    Read in today's keys (layer_types, rope_parameters) or in those of the published files
+    (global_attn_every_n_layers, global_rope_theta, local_rope_theta).
+    """
+    every, local = raw.get("global_attn_every_n_layers", 3), raw.get("local_attention")
+    kinds = raw.get("layer_types")
+    if kinds is None and whole(every) and every > 0:
+        kinds = ["sliding_attention" if i % every else "full_attention" for i in range(layers)]
+    known = ("full_attention", "sliding_attention")
+    problems = []
+    if not isinstance(kinds, list) or len(kinds) != layers or not set(map(str, kinds)) <= set(known):
+        problems.append(f"layer_types must name {layers} layers, each one of {', '.join(known)}")
+    if not (whole(local) and local > 1):
+        problems.append(f"local_attention = {local!r} must be a whole number above 1")
+    tables, bases = raw.get("rope_parameters"), {}
+    tables = tables if isinstance(tables, dict) else {}
+    for kind, old in zip(known, ("global_rope_theta", "local_rope_theta")):
+        table = tables.get(kind)
+        table = table if isinstance(table, dict) else {"rope_theta": raw.get(old)}
+        bases[kind] = table.get("rope_theta")
+        if table.get("rope_type", "default") != "default" or raw.get("rope_scaling"):
+            problems.append(f"rope_parameters of {kind}: only the type 'default' is supported")
+        elif not (number(bases[kind]) and bases[kind] > 0):
+            problems.append(f"rope_parameters of {kind} ({old}) = {bases[kind]!r} must be a number above 0")
+    if problems:
+        return (), (), problems
+    # local_attention counts both sides: 128 is 64 to the left and 64 to the right
+    windows = tuple(local // 2 if kind == "sliding_attention" else 0 for kind in kinds)
+    return tuple(float(bases[kind]) for kind in kinds), windows, []
+
+
 def misfits(family: str, values: dict[str, Any]) -> list[str]:
     """Sizes that are each fine and don't go together; those that are not fine are left out."""
+    keys = FAMILIES[family].keys
     sizes = {k: v for k, v in values.items() if whole(v) and (v > 0 or k == "pad_id")}
     width, heads, rows = (sizes.get(k) for k in ("hidden_width", "num_heads", "vocab_size"))
     out, pad = [], sizes.get("pad_id")
     if width and heads and width % heads:
-        out.append(f"hidden_size = {width} is no multiple of num_attention_heads = {heads}")
+        out.append(f"{keys['hidden_width']} = {width} is no multiple of {keys['num_heads']} = {heads}")
+    elif width and heads and family == "modernbert" and width // heads % 2:
+        out.append(
+            f"{keys['hidden_width']} / {keys['num_heads']} = {width // heads}: rotary positions need it even"
+        )
+    if sizes.get("num_blocks", 1) > sizes.get("num_layers", sizes.get("num_blocks", 1)):
+        out.append(f"num_hidden_groups = {sizes['num_blocks']} is more than num_hidden_layers")
     if "pad_id" in values and (pad is None or pad < 0 or (rows and pad >= rows)):
         out.append(f"pad_token_id = {values['pad_id']!r} is no id below vocab_size = {rows}")
     elif pad is not None and FAMILIES[family].positions_after_pad:

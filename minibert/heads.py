@@ -2,22 +2,31 @@
 
 In:  hidden (N, D) and the layout.   Out: logits; `loss` gives (sum, count), `predict` what a person wants.
 
+    of a text      Classification, Multilabel, Regression, Choice, NextSentence, Embedding
+    of each token  Tokens, Span, Detection, MaskedLM
+    of both        Pretraining
+
 A head never imports the encoder. Loss is a sum and a count, never a mean: a step made of several
-micro-batches divides once, at the end, so that it equals the step done at once.
+micro-batches divides once, at the end, so that it equals the step done at once. What stands between
+hidden states and the last layer differs by family: a line in families.py, built by Reading.
 Read next: model.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .batch import Layout
+from .batch import Layout, pad
 from .config import EncoderConfig
-from .errors import DataError
+from .errors import ConfigError, DataError
+from .families import Read, reads
+from .variants import ACTIVATIONS
+
+# --- pooling: (N, D) -> (B, D) --------------------------------------------------------------------
 
 
 def cls_pooling(hidden: Tensor, layout: Layout) -> Tensor:
@@ -25,41 +34,161 @@ def cls_pooling(hidden: Tensor, layout: Layout) -> Tensor:
     return hidden.index_select(0, layout.starts)
 
 
+def last_pooling(hidden: Tensor, layout: Layout) -> Tensor:
+    """The last token of each text, [SEP] or </s>. (N, D) -> (B, D)."""
+    return hidden.index_select(0, layout.cu_seqlens[1 : layout.num_texts + 1].long() - 1)
+
+
 def mean_pooling(hidden: Tensor, layout: Layout) -> Tensor:
     """The mean of each text's tokens, special ones included. (N, D) -> (B, D)."""
-    wide = torch.promote_types(hidden.dtype, torch.float32)  # bfloat16 can't count beyond 256
+    sums, counts = summed(hidden, layout)
+    return (sums / counts).to(hidden.dtype)
+
+
+def root_pooling(hidden: Tensor, layout: Layout) -> Tensor:
+    """The sum of each text's tokens over the root of their number. (N, D) -> (B, D)."""
+    sums, counts = summed(hidden, layout)
+    return (sums / counts.sqrt()).to(hidden.dtype)
+
+
+def weighted_pooling(hidden: Tensor, layout: Layout) -> Tensor:
+    """The mean of each text's tokens, the i-th counted i times. (N, D) -> (B, D)."""
+    weights = layout.positions[:, None] + 1  # (N, 1)
+    sums, counts = summed(hidden, layout, weights)
+    return (sums / (counts * (counts + 1) / 2)).to(hidden.dtype)
+
+
+def max_pooling(hidden: Tensor, layout: Layout) -> Tensor:
+    """The largest value of each feature among a text's tokens. (N, D) -> (B, D)."""
+    real = hidden[: len(layout.owner)]
+    out = real.new_full((layout.num_texts, hidden.shape[-1]), float("-inf"))
+    return out.scatter_reduce(0, layout.owner[:, None].expand_as(real), real, "amax")
+
+
+def summed(hidden: Tensor, layout: Layout, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Sum (B, D) and number (B, 1) of each text's tokens, at least in float32: bfloat16 can't count beyond 256."""
+    wide = torch.promote_types(hidden.dtype, torch.float32)
     real = hidden[: len(layout.owner)].to(wide)
-    sums = real.new_zeros(layout.num_texts, hidden.shape[-1]).index_add(0, layout.owner, real)  # (B, D)
+    real = real if weights is None else real * weights[: len(real)]
+    sums = real.new_zeros(layout.num_texts, hidden.shape[-1]).index_add(0, layout.owner, real)
     counts = torch.tensor(layout.lengths[: layout.num_texts], device=hidden.device, dtype=wide)
-    return (sums / counts[:, None]).to(hidden.dtype)
+    return sums, counts[:, None]
 
 
-POOLING: dict[str, Callable[[Tensor, Layout], Tensor]] = {"cls": cls_pooling, "mean": mean_pooling}
+POOLING: dict[str, Callable[[Tensor, Layout], Tensor]] = {
+    "cls": cls_pooling,
+    "mean": mean_pooling,
+    "max": max_pooling,
+    "mean_sqrt_len_tokens": root_pooling,
+    "weightedmean": weighted_pooling,
+    "lasttoken": last_pooling,
+}
+
+
+def pool_pieces(logits: Tensor, pieces: Tensor, texts: int) -> Tensor:
+    """The mean over a text's windows. logits (pieces, ...), pieces (pieces,) text numbers -> (texts, ...)."""
+    sums = logits.new_zeros(texts, *logits.shape[1:]).index_add(0, pieces, logits)
+    counts = torch.bincount(pieces, minlength=texts).to(logits.dtype)
+    return sums / counts.view(-1, *[1] * (logits.dim() - 1))
+
+
+# --- what all heads share -------------------------------------------------------------------------
 
 
 class Reading(nn.Module):
-    """What a head knows of each text: first token (or mean), dense, tanh, dropout, as published.
+    """What stands before a head's last layer: dropout, dense, activation, norm, dropout, as published.
 
-    In:  hidden (N, D)
-    Out: (B, D)
+    In:  hidden (n, D)
+    Out: (n, d), d = D but for a masked-language head, where it is E
 
-    In BERT `dense` is the pooler, which pre-training made; RoBERTa's is new, with dropout in front.
+    In BERT a text's `dense` is the pooler, which pre-training made; RoBERTa's is new, with dropout in front.
     """
 
-    def __init__(self, config: EncoderConfig, pooling: str):
+    def __init__(self, config: EncoderConfig, read: Read):
         super().__init__()
-        share = config.dropout if config.head_dropout is None else config.head_dropout
-        self.pool = POOLING[pooling]
-        self.before = nn.Dropout(share if config.family == "roberta" else 0.0)
-        self.dense = nn.Linear(config.hidden_width, config.hidden_width)
+        D, bias = config.hidden_width, config.facts.biases
+        head = config.dropout if config.head_dropout is None else config.head_dropout
+        share = {"head": head, "hidden": config.dropout, "": 0.0}[read.after]
+        width = config.words_width if read.narrow else D
+        self.before = nn.Dropout(share if read.before else 0.0)
+        self.dense = nn.Linear(D, width, bias=bias) if read.activation else None
+        word = config.activation if read.activation == "own" else read.activation
+        self.activation = ACTIVATIONS[word] if word else None
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps, bias=bias) if read.norm else None
         self.dropout = nn.Dropout(share)
 
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(n, D) -> (n, d)."""
+        hidden = self.before(hidden)
+        if self.dense is not None:
+            hidden = self.activation(self.dense(hidden))
+        if self.norm is not None:
+            hidden = self.norm(hidden)
+        return self.dropout(hidden)
+
+
+class Head(nn.Module):
+    """A reading and a last layer.
+
+    kind       its name in HEADS and in specs
+    outputs    how many numbers the last layer gives; None: one a label, and labels must be named
+    texts      whether it reads one vector a text (by pooling) or every token
+    pretrained whether its weights come from pre-training, so that a file's own are always wanted
+    tied       its parameters that are the word table, shared with the encoder
+    """
+
+    kind = ""
+    outputs: int | None = None
+    texts = True
+    pretrained = False
+    tied: tuple[str, ...] = ()
+
+    def __init__(self, config: EncoderConfig, outputs: int | None = None, pooling: str = "cls"):
+        super().__init__()
+        self.read = Reading(config, line_of(config, self.kind))
+        self.pool = POOLING[pooling] if self.texts else None
+        width = config.words_width if self.tied else config.hidden_width
+        # A word table is not drawn here: `tie` puts it in.
+        self.out = nn.Linear(width, outputs or self.outputs, device="meta" if self.tied else None)
+        if self.tied:
+            self.out.bias = nn.Parameter(torch.zeros(outputs or self.outputs))
+
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """(N, D) -> (B, D)."""
-        return self.dropout(torch.tanh(self.dense(self.before(self.pool(hidden, layout)))))
+        """(N, D) -> (B, outputs), or (N, outputs) where every token is read."""
+        return self.out(self.read(self.pool(hidden, layout) if self.pool else hidden))
+
+    def published(self) -> dict[str, Tensor]:
+        """The state to save."""
+        return dict(self.state_dict())
 
 
-class Classification(nn.Module):
+def tie(head: nn.Module, words: nn.Parameter, own: dict[str, Tensor]) -> None:
+    """Give a head the encoder's word table to read backwards, or the values `own` that a file had for it."""
+    for name in head.tied:
+        part, _, last = name.rpartition(".")
+        setattr(head.get_submodule(part), last, nn.Parameter(own[name]) if name in own else words)
+
+
+def line_of(config: EncoderConfig, kind: str) -> Read:
+    """The family's line for this kind of head, or ConfigError where the family has no such head."""
+    lines = config.facts.heads
+    if reads(kind) not in lines:
+        able = [k for k in HEADS if reads(k) in lines]
+        raise ConfigError(f"{config.family} has no head {kind!r}; it has {', '.join(able)}")
+    return lines[reads(kind)]
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """logits (n, C), targets (n,) int64, -1 where nothing is asked, weights (C,): (sum, sum of weights)."""
+    total = F.cross_entropy(logits, targets, weight=weights, reduction="sum", ignore_index=-1)
+    asked = targets[targets >= 0]
+    return total, weights[asked].sum() if weights is not None else total.new_tensor(float(len(asked)))
+
+
+# --- one answer a text ----------------------------------------------------------------------------
+
+
+class Classification(Head):
     """One of C classes for each text.
 
     In:  hidden (N, D)
@@ -68,31 +197,38 @@ class Classification(nn.Module):
 
     kind = "classification"
 
-    def __init__(self, config: EncoderConfig, outputs: int, pooling: str = "cls"):
-        super().__init__()
-        self.read = Reading(config, pooling)
-        self.out = nn.Linear(config.hidden_width, outputs)
-
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """(N, D) -> (B, C)."""
-        return self.out(self.read(hidden, layout))
-
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Cross-entropy. logits (B, C), targets (B,) int64, weights (C,): (sum, sum of weights)."""
-        total = F.cross_entropy(logits, targets, weight=weights, reduction="sum")
-        count = weights[targets].sum() if weights is not None else total.new_tensor(float(len(targets)))
-        return total, count
+        return cross_entropy(logits, targets, weights)
 
     def predict(self, logits: Tensor) -> Tensor:
-        """Probabilities: (B, C) -> (B, C)."""
+        """Probabilities: (B, C) -> (B, C), a row sums to 1."""
         return logits.softmax(-1)
 
-    def published(self) -> dict[str, Tensor]:
-        """The state to save."""
-        return dict(self.state_dict())
+
+class Multilabel(Head):
+    """For each text, each of C labels or not.
+
+    In:  hidden (N, D)
+    Out: (B, C)
+    """
+
+    kind = "multilabel"
+
+    def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Binary cross-entropy of every label. logits, targets (B, C), weights (C,): (sum, count)."""
+        total = F.binary_cross_entropy_with_logits(
+            logits, targets.to(logits.dtype), weight=weights, reduction="sum"
+        )
+        count = total.new_tensor(float(targets.numel()))
+        return total, count if weights is None else count * weights.mean()
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Probabilities: (B, C) -> (B, C), each label by itself."""
+        return logits.sigmoid()
 
 
-class Regression(nn.Module):
+class Regression(Head):
     """One number for each text.
 
     In:  hidden (N, D)
@@ -104,16 +240,15 @@ class Regression(nn.Module):
     """
 
     kind = "regression"
+    outputs = 1
 
     def __init__(self, config: EncoderConfig, outputs: int = 1, pooling: str = "cls"):
-        super().__init__()
-        self.read = Reading(config, pooling)
-        self.out = nn.Linear(config.hidden_width, outputs)
+        super().__init__(config, outputs, pooling)
         self.mean, self.deviation = 0.0, 1.0
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         """(N, D) -> (B,), standardised while `mean` and `deviation` are set."""
-        return self.out(self.read(hidden, layout)).squeeze(-1)
+        return super().forward(hidden, layout).squeeze(-1)
 
     def standardise(self, targets: Tensor) -> None:
         """Take mean and deviation from the training targets (B,)."""
@@ -146,30 +281,245 @@ class Regression(nn.Module):
         return state
 
 
-class Embedding(nn.Module):
-    """One vector for each text. Nothing to train.
+class Choice(Head):
+    """Which of several answers fits a question: a score for each pair of them, the best one wins.
+
+    In:  hidden (N, D) of B = questions x answers texts, a question's answers side by side
+    Out: (B,)
+    """
+
+    kind = "choice"
+    outputs = 1
+
+    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+        """(N, D) -> (B,)."""
+        return super().forward(hidden, layout).squeeze(-1)
+
+    def loss(self, logits: Tensor, targets: Tensor, weights: None = None) -> tuple[Tensor, Tensor]:
+        """Cross-entropy among each question's answers. logits (B,), targets (questions,): (sum, count)."""
+        return cross_entropy(logits.unflatten(0, (len(targets), -1)), targets)
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Of one question's answers (n,): probabilities (n,)."""
+        return logits.softmax(-1)
+
+
+class NextSentence(Head):
+    """Whether the second text follows the first (class 0) or is from elsewhere (class 1).
+
+    In:  hidden (N, D) of pairs
+    Out: (B, 2)
+    """
+
+    kind = "nsp"
+    outputs = 2
+    pretrained = True
+
+    def loss(self, logits: Tensor, targets: Tensor, weights: None = None) -> tuple[Tensor, Tensor]:
+        """Cross-entropy. logits (B, 2), targets (B,) int64: (sum, count)."""
+        return cross_entropy(logits, targets)
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Probabilities: (B, 2) -> (B, 2)."""
+        return logits.softmax(-1)
+
+
+class SentenceOrder(NextSentence):
+    """ALBERT's: whether two pieces of a text stand in their order (class 0) or swapped (class 1).
+
+    In:  hidden (N, D) of pairs
+    Out: (B, 2)
+    """
+
+    kind = "sop"
+
+
+# --- an answer for each token ---------------------------------------------------------------------
+
+
+class Tokens(Head):
+    """One of C classes for each word: entities, parts of speech.
 
     In:  hidden (N, D)
-    Out: (B, D)
+    Out: (N, C); a word's answer is that of its first sub-token
+    """
+
+    kind = "tokens"
+    texts = False
+
+    def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of words. logits (n, C), targets (n,) int64, -1 where none is asked: (sum, count)."""
+        return cross_entropy(logits, targets, weights)
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Probabilities: (n, C) -> (n, C)."""
+        return logits.softmax(-1)
+
+
+class Span(Head):
+    """Where in a text the answer to a question begins and ends.
+
+    In:  hidden (N, D) of pairs, question and text
+    Out: (N, 2): how well a token begins it, how well it ends it
+    """
+
+    kind = "span"
+    outputs = 2
+    texts = False
+
+    def loss(self, logits: Tensor, targets: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        """Cross-entropy over each text's tokens, of first and last token halved.
+
+        logits (N, 2), targets (B, 2) int64, places in the text, the first token's ([CLS]) where there is
+        no answer: (sum, count).
+        """
+        lines, real = pad(logits, layout)  # (B, T, 2), (B, T)
+        lines = lines.masked_fill(~real[..., None], float("-inf"))[: layout.num_texts]
+        total, _ = cross_entropy(lines.transpose(1, 2).flatten(0, 1), targets.flatten())
+        return total / 2, total.new_tensor(float(len(targets)))
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """As they are; `spans` in align.py makes answers of them."""
+        return logits
+
+
+class Detection(Head):
+    """ELECTRA's discriminator: whether each token was put there by another model.
+
+    In:  hidden (N, D)
+    Out: (N,)
+    """
+
+    kind = "detection"
+    outputs = 1
+    texts = False
+    pretrained = True
+
+    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+        """(N, D) -> (N,)."""
+        return super().forward(hidden, layout).squeeze(-1)
+
+    def loss(self, logits: Tensor, targets: Tensor, weights: None = None) -> tuple[Tensor, Tensor]:
+        """Binary cross-entropy. logits, targets (n,), 1 where replaced: (sum, count)."""
+        total = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="sum")
+        return total, total.new_tensor(float(len(targets)))
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Probabilities of having been replaced: (N,) -> (N,)."""
+        return logits.sigmoid()
+
+
+class MaskedLM(Head):
+    """Which word of the vocabulary stands at each token: the word table, read backwards.
+
+    In:  hidden (N, D); for some tokens only, hand in their rows
+    Out: (N, V)
+    """
+
+    kind = "mlm"
+    texts = False
+    pretrained = True
+    tied = ("out.weight",)
+
+    def __init__(self, config: EncoderConfig, outputs: int | None = None, pooling: str = "cls"):
+        super().__init__(config, config.vocab_size)
+
+    def loss(self, logits: Tensor, targets: Tensor, weights: None = None) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the hidden words. logits (n, V), targets (n,) int64: (sum, count)."""
+        return cross_entropy(logits, targets)
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Probabilities: (n, V) -> (n, V)."""
+        return logits.softmax(-1)
+
+
+class Pretraining(nn.Module):
+    """What BERT and ALBERT were trained on: hidden words, and whether two texts belong together.
+
+    In:  hidden (N, D) of pairs
+    Out: (N, V) and (B, 2)
+    """
+
+    kind = "pretraining"
+    outputs = 2
+    texts = False
+    pretrained = True
+    tied = ("words.out.weight",)
+
+    def __init__(self, config: EncoderConfig, outputs: int | None = None, pooling: str = "cls"):
+        super().__init__()
+        line_of(config, self.kind)
+        self.words = MaskedLM(config)
+        self.order = (NextSentence if "nsp" in config.facts.heads else SentenceOrder)(config)
+
+    def forward(self, hidden: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        """(N, D) -> (N, V), (B, 2)."""
+        return self.words(hidden, layout), self.order(hidden, layout)
+
+    def loss(
+        self, logits: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor], per_text: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The mean loss of the hidden words and the mean loss of the pairs, added: (sum, count).
+
+        logits (n, V) and (B, 2), targets (n,) and (B,). `per_text`: hidden words a text over the whole
+        step, by which a pair's loss counts, so that sum / count is that sum of means; this batch's if absent.
+        """
+        words, hidden = self.words.loss(logits[0], targets[0])
+        pairs, count = self.order.loss(logits[1], targets[1])
+        return words + pairs * (hidden / count if per_text is None else per_text), hidden
+
+    def predict(self, logits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Probabilities of words and of the order."""
+        return self.words.predict(logits[0]), self.order.predict(logits[1])
+
+    def published(self) -> dict[str, Tensor]:
+        """The state to save."""
+        return dict(self.state_dict())
+
+
+HEADS: dict[str, type] = {
+    head.kind: head
+    for head in (
+        Classification, Multilabel, Regression, Choice, NextSentence, Tokens, Span, Detection, MaskedLM,
+        Pretraining,
+    )
+}  # fmt: skip
+
+
+# --- embeddings -----------------------------------------------------------------------------------
+
+
+class Embedding(nn.Module):
+    """One vector for each text, as sentence-transformers makes it: pooled, perhaps projected and normalised.
+
+    In:  hidden (N, D)
+    Out: (B, width)
+
+    pooling: a name in POOLING, or several, whose vectors stand side by side. dense: a linear layer
+    and an activation behind it. Nothing here is trained.
     """
 
     kind = "embedding"
 
-    def __init__(self, pooling: str, normalise: bool):
+    def __init__(
+        self,
+        pooling: str | Sequence[str],
+        normalise: bool,
+        dense: nn.Linear | None = None,
+        activation: Callable[[Tensor], Tensor] | None = None,
+    ):
         super().__init__()
-        self.pool, self.normalise = POOLING[pooling], normalise
+        self.pooling = (pooling,) if isinstance(pooling, str) else tuple(pooling)
+        self.normalise, self.dense, self.activation = normalise, dense, activation
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """(N, D) -> (B, D), of length 1 if normalised."""
-        pooled = self.pool(hidden, layout)
+        """(N, D) -> (B, width), of length 1 if normalised."""
+        pooled = torch.cat([POOLING[name](hidden, layout) for name in self.pooling], -1)
+        if self.dense is not None:
+            pooled = self.dense(pooled)
+            pooled = pooled if self.activation is None else self.activation(pooled)
         return F.normalize(pooled, dim=-1) if self.normalise else pooled
 
-
-def pool_pieces(logits: Tensor, pieces: Tensor, texts: int) -> Tensor:
-    """The mean over a text's windows. logits (pieces, ...), pieces (pieces,) text numbers -> (texts, ...)."""
-    sums = logits.new_zeros(texts, *logits.shape[1:]).index_add(0, pieces, logits)
-    counts = torch.bincount(pieces, minlength=texts).to(logits.dtype)
-    return sums / counts.view(-1, *[1] * (logits.dim() - 1))
-
-
-HEADS = {"classification": Classification, "regression": Regression}
+    def width(self, hidden: int) -> int:
+        """How many numbers a text's vector has, of hidden states so wide."""
+        return self.dense.out_features if self.dense is not None else hidden * len(self.pooling)

@@ -7,6 +7,7 @@ The only thing that holds both an encoder and a head.
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,10 +21,12 @@ from torch import Tensor, nn
 
 from . import catalogue, checkpoint, config, heads, sentence, system
 from . import device as devices
+from .align import encode_words
 from .batch import PackedBatch, by_tokens, pack
 from .config import REMOVED, EncoderConfig
 from .encoder import Encoder, initialise
 from .errors import ConfigError, TokenizerError, nearest
+from .families import ARCHITECTURES, reads
 from .folder import LITTER, model_of
 from .tokenize import FILES, TRUNCATIONS, Encoded, Tokenizer
 from .trace import Trace
@@ -32,7 +35,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TOKENS_AT_ONCE = 4096  # of inference: large enough for the matrix products, small enough for caches
-PARTS = {"config.json", checkpoint.SINGLE, *FILES, *sentence.FILES}  # what `save` writes, and may replace
+# What `save` writes, and may replace.
+PARTS = {"config.json", checkpoint.SINGLE, checkpoint.INDEX, *FILES, *sentence.FILES}
+PARTS_LIKE = re.compile(r"model-\d{5}-of-\d{5}\.safetensors|\d+_\w+/(config\.json|model\.safetensors)")
+# What a head of whole texts is called in config.json.
+PROBLEMS = {
+    "classification": "single_label_classification",
+    "multilabel": "multi_label_classification",
+    "regression": "regression",
+}
 OURS = "minibert"  # our own table in a saved config.json: how texts are cut, what the head reads
 
 
@@ -86,18 +97,22 @@ class Model(nn.Module):
         return self.head(hidden, batch.layout) if self.head is not None else hidden
 
     def trace(self, batch: PackedBatch) -> Trace:
-        """The encoder's trace, with `pooled` (B, D) and `logits` where there is a head."""
+        """The encoder's trace, with `pooled` (B, D), what the last layer reads of a text, and `logits`,
+        where there is a head; and `order` (B, 2) where it has two."""
         batch = batch.to(self.device)
         trace = self.encoder.trace(batch)
         if self.head is None:
             return trace
-        last = {}
-        handle = self.head.out.register_forward_hook(lambda _, x, y: last.update(pooled=x[0].detach()))
+        read = {}
+        top = self.head.order if self.head.kind == "pretraining" else self.head
+        handle = top.out.register_forward_hook(lambda _, x, y: read.update(pooled=x[0].detach()))
         try:
             logits = self.head(trace.output, batch.layout)
         finally:
             handle.remove()
-        return replace(trace, tensors={**trace.tensors, **last, "logits": logits.detach()})
+        found = {"logits": logits} if isinstance(logits, Tensor) else dict(zip(("logits", "order"), logits))
+        last = (read if top.texts else {}) | {name: tensor.detach() for name, tensor in found.items()}
+        return replace(trace, tensors={**trace.tensors, **last})
 
     def tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None = None, **reading: Any) -> Encoded:
         """Texts (and second texts) to ids, cut as `reading` says; errors name the text."""
@@ -106,6 +121,14 @@ class Model(nn.Module):
                 f"{self.name} was loaded from a folder without tokenizer files, so it takes only ids"
             )
         return self.tokenizer.encode(as_list(texts), as_list(pairs), **{**self.reading, **reading})
+
+    def tokenize_words(self, texts: Sequence[Sequence[str]], rows: Sequence[int] | None = None) -> Encoded:
+        """Lists of words to ids; a text longer than the model reads is split between words (see align.py)."""
+        if self.tokenizer is None:
+            raise TokenizerError(
+                f"{self.name} was loaded from a folder without tokenizer files, so it takes only ids"
+            )
+        return encode_words(self.tokenizer, texts, max_tokens=self.reading["max_tokens"], rows=rows)
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> PackedBatch:
         """Texts to one PackedBatch; long texts are cut (a window each in truncation "window")."""
@@ -125,9 +148,15 @@ class Model(nn.Module):
         )
 
     def logits(self, encoded: Encoded, places: Sequence[int], key: tuple[int, int] = (0, 0)) -> Tensor:
-        """Logits of some of the encoded texts, in the order of `places`; windows are averaged per text."""
+        """Logits of some of the encoded texts, in the order of `places`; windows are averaged per text.
+
+        With encoded words and a head that reads every token: (words of these texts, C), each word's
+        first sub-token.
+        """
         batch = self.pack(encoded, places, key)
         found = self(batch)
+        if encoded.words is not None:
+            return found.index_select(0, first_tokens(encoded, places).to(found.device))
         if len(batch) == len(places):
             return found
         order = {place: n for n, place in enumerate(places)}
@@ -191,23 +220,9 @@ class Model(nn.Module):
         Pooling, normalising and the longest text are those of the sentence-transformers files beside
         the weights; where there are none, `pooling` ("mean" or "cls") must be named.
         """
-        embedder = self.embedder
-        if pooling is not None or normalise is not None:
-            known = embedder or heads.Embedding("mean", False)
-            if pooling is None and embedder is None:
-                raise ConfigError("embed needs pooling=..., which no file beside the weights states")
-            words = {v: k for k, v in heads.POOLING.items()}
-            embedder = heads.Embedding(
-                known_pooling(pooling or words[known.pool]),
-                known.normalise if normalise is None else normalise,
-            )
-        if embedder is None:
-            raise ConfigError(
-                f"{self.name} does not say how token vectors become one vector (no modules.json)",
-                'Name it: embed(texts, pooling="mean"), or --pooling mean.',
-            )
+        embedder = self.embedding(pooling, normalise)
         encoded = self.tokenize(texts, pairs)
-        out = np.zeros((len(encoded), self.config.hidden_width), dtype=np.float32)
+        out = np.zeros((len(encoded), embedder.width(self.config.hidden_width)), dtype=np.float32)
         with evaluating(self):
             for places in by_tokens(encoded.lengths.tolist(), tokens_at_once):
                 batch = self.pack(encoded, places).to(self.device)
@@ -217,14 +232,38 @@ class Model(nn.Module):
                 out[places] = vectors.float().cpu().numpy()
         return out
 
+    def embedding(self, pooling: str | None = None, normalise: bool | None = None) -> heads.Embedding:
+        """How a text's tokens become one vector: as the files beside the weights say, or as asked for."""
+        own = self.embedder
+        if pooling is None and own is None:
+            raise ConfigError(
+                f"{self.name} does not say how token vectors become one vector (no modules.json)",
+                'Name it: embed(texts, pooling="mean"), or --pooling mean.',
+            )
+        if pooling is None and normalise is None:
+            return own
+        normalise = (own.normalise if own else False) if normalise is None else normalise
+        if pooling is None:
+            return heads.Embedding(own.pooling, normalise, own.dense, own.activation)
+        return heads.Embedding(known_pooling(pooling), normalise)
+
     @property
     def name(self) -> str:
         """What it was loaded from."""
         return self.report.source if self.report else "this model"
 
-    def save(self, folder: Path | str, *, overwrite: bool = False, dtype: torch.dtype | None = None) -> Path:
+    def save(
+        self,
+        folder: Path | str,
+        *,
+        overwrite: bool = False,
+        dtype: torch.dtype | None = None,
+        shard_bytes: int | None = None,
+    ) -> Path:
         """Write config.json, weights and tokenizer in the Hugging Face layout, all or nothing.
 
+        dtype: of the file, such as torch.float16; None keeps the parameters' own. shard_bytes: several
+        files of at most so many bytes, and their index; None: one file.
         An existing folder is refused unless it is empty, or `overwrite` and a model is all it holds.
         """
         asked, folder = Path(folder), Path(folder).resolve()
@@ -232,7 +271,7 @@ class Model(nn.Module):
         try:
             check_place(folder, asked, overwrite)
             part.mkdir(parents=True)
-            self.write(part, dtype)
+            self.write(part, dtype, shard_bytes)
             if folder.exists():
                 folder.rename(old)
             part.rename(folder)
@@ -246,42 +285,68 @@ class Model(nn.Module):
             shutil.rmtree(part, ignore_errors=True)
         return asked
 
-    def write(self, folder: Path, dtype: torch.dtype | None) -> None:
+    def write(self, folder: Path, dtype: torch.dtype | None, shard_bytes: int | None) -> None:
         """The files of `save`, into a folder that nobody reads yet."""
         kind = self.head.kind if self.head is not None else None
         words = self.saved_keys(kind)
         stated = str(dtype or self.encoder.embeddings.word.weight.dtype).removeprefix("torch.")
         words |= {key: stated for key in ("dtype", "torch_dtype") if key in self.config.raw}
-        for name, raw in self.files.items() | (self.tokenizer.files.items() if self.tokenizer else set()):
+        files = self.files
+        if self.embedder is not None and "modules.json" not in files:
+            longest = self.reading["max_tokens"]
+            files = files | sentence.files_for(self.embedder, self.config.hidden_width, longest)
+        for name, raw in files.items() | (self.tokenizer.files.items() if self.tokenizer else set()):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(raw)
         system.write_text(folder / "config.json", self.config.to_json(**words) + "\n")
         checkpoint.save(
             folder,
-            self.config.family,
-            self.config.num_layers,
+            self.config,
             kind,
             self.encoder.state_dict(),
-            self.head.published() if self.head is not None else {},
+            self.head_state(),
             self.carried,
             self.report,
             dtype,
+            shard_bytes,
         )
+
+    def head_state(self) -> dict[str, Tensor]:
+        """The head's tensors to save, without those that are the word table itself."""
+        if self.head is None:
+            return {}
+        words, own = self.encoder.embeddings.word.weight, dict(self.head.named_parameters())
+        repeats = {name for name in self.head.tied if self.head.get_parameter(name) is words}
+        return {name: t for name, t in self.head.published().items() if name in own and name not in repeats}
 
     def saved_keys(self, kind: str | None) -> dict[str, Any]:
         """What config.json says beside the encoder: the head, its labels, and how texts are cut."""
         if kind is None:
             return {}
-        families = config.FAMILIES[self.config.family].architectures
-        names = self.labels or ("LABEL_0",)
-        return {
-            "architectures": [next(a for a, k in families.items() if k == "classification")],
-            "problem_type": {"classification": "single_label_classification"}.get(kind, kind),
-            "id2label": {str(i): c for i, c in enumerate(names)},
-            "label2id": {c: i for i, c in enumerate(names)},
-            "num_labels": REMOVED,
+        out = {
+            "architectures": [self.config.facts.stem + ARCHITECTURES[reads(kind)]],
             OURS: {**self.reading, "pooling": self.pooling},
         }
+        if kind in PROBLEMS:
+            out["problem_type"] = PROBLEMS[kind]
+        if kind in PROBLEMS or self.labels:
+            names = self.labels or ("LABEL_0",)
+            out["id2label"] = {str(i): c for i, c in enumerate(names)}
+            out["label2id"] = {c: i for i, c in enumerate(names)}
+            out["num_labels"] = REMOVED
+        if "classifier_pooling" in self.config.raw:
+            out["classifier_pooling"] = self.pooling
+        return out
+
+
+def first_tokens(encoded: Encoded, places: Sequence[int]) -> Tensor:
+    """(words,) int64: where in the pack of these texts each word's first sub-token stands."""
+    out, start = [], 0
+    for place in places:
+        for piece in range(encoded.pieces[place], encoded.pieces[place + 1]):
+            out += [start + first for first in encoded.firsts[piece]]
+            start += len(encoded.ids[piece])
+    return torch.tensor(out, dtype=torch.int64)
 
 
 def check_place(folder: Path, asked: Path, overwrite: bool) -> None:
@@ -295,7 +360,7 @@ def check_place(folder: Path, asked: Path, overwrite: bool) -> None:
         raise ConfigError(
             f"{asked} exists and is not empty", "Choose another folder, or pass overwrite=True."
         )
-    foreign = sorted(n for n in found if n not in PARTS and not n.endswith("_Pooling/config.json"))
+    foreign = sorted(n for n in found if n not in PARTS and not PARTS_LIKE.fullmatch(n))
     if foreign:
         raise ConfigError(
             f"{asked} holds files that are no part of a model: {', '.join(foreign[:5])}",
@@ -347,9 +412,12 @@ def load(
 
     source   a name in weights/catalogue.toml, a folder in the Hugging Face layout, a run folder, or a hub id
     head     "own": the head that the checkpoint holds, or none; None: the encoder only;
-             "classification", "regression": a new one, made from `seed`, listed as new in the report
-    labels   class names of a new classification head
-    pooling  what a new head reads: "cls", the first token (as published, the default), or "mean"
+             "classification", "multilabel", "regression", "tokens", "choice", "span": a new one, made
+             from `seed`, listed as new in the report; "mlm", "nsp", "pretraining", "detection": that of
+             the checkpoint where it holds one, else a new one
+    labels   class names of a new head that has classes
+    pooling  what a new head reads of a text: "cls", the first token (as published, the default), "mean",
+             "max" or another name in heads.POOLING
     dtype    of the parameters: "auto" is float32
     engine   "torch", or "auto", which is the same
     Raises WeightsError, ConfigError, TokenizerError, EnvironmentProblem.
@@ -361,22 +429,36 @@ def load(
     settings = with_dropout(config.read(folder / "config.json"), dropout, attention_dropout)
     new = head not in ("own", None)
     kind = known_head(own_head(settings) if head == "own" else head)
-    sizes = settings.sizes | ({"C": new_outputs(kind, labels)} if new else {})
-    loaded = checkpoint.load(folder, settings.family, sizes, kind, new, number)
+    top = heads.HEADS[kind] if kind else None
+    if top and head == "own" and top.pretrained and not checkpoint.holds(folder, settings, kind):
+        kind = top = None  # encoders cut out of such a model still say in config.json what it was
+    classes = new_outputs(top, labels) if new else None
+    loaded = checkpoint.load(
+        folder,
+        settings,
+        kind,
+        new=new,
+        pretrained=bool(top and top.pretrained),
+        classes=classes,
+        dtype=number,
+    )
     reading, own_pooling = own_reading(settings, folder)
     if pooling is not None and not new:
         raise ConfigError("pooling is for a new head: a head of the file reads what it was trained on")
-    pooling = known_pooling(pooling or "cls" if new else own_pooling)
+    pooling = known_pooling(pooling or own_pooling)
     with torch.device("meta"):
         encoder = Encoder(settings, kernel)
     encoder.load_state_dict(loaded.encoder, assign=True)
-    top, names = None, ()
-    if kind:
-        outputs = sizes["C"] if new else loaded.head["out.weight"].shape[0]
+    names = ()
+    if top:
+        held = loaded.head["out.weight"].shape[0] if "out.weight" in loaded.head else top.outputs
+        outputs = classes or held
         names = tuple(labels) if new else own_labels(settings, kind, outputs, folder)
-        top = heads.HEADS[kind](settings, outputs, pooling)
+        top = top(settings, outputs, pooling)
         initialise(top, settings.init_std, seed)
-        top.to(number).load_state_dict(loaded.head, strict=False)
+        top.load_state_dict({k: v for k, v in loaded.head.items() if k not in top.tied}, strict=False)
+        heads.tie(top, encoder.embeddings.word.weight, loaded.head)
+        top.to(number)
     files, embedder, longest = sentence.read(folder)
     model = Model(
         encoder, top, tokenizer_of(folder, settings), labels=names, reading=reading or longest,
@@ -414,12 +496,13 @@ def known_pooling(word: str) -> str:
     return word
 
 
-def new_outputs(kind: str, labels: Sequence[str]) -> int:
-    """How many numbers a new head gives: one for a regression, else one a label."""
-    if kind == "regression":
-        return 1
-    if len(labels) < 2:
-        raise ConfigError("a new classification head needs labels=[...], two or more")
+def new_outputs(head: type, labels: Sequence[str]) -> int:
+    """How many numbers a new head gives: as many as it always does, else one a label."""
+    if head.outputs is not None or head.pretrained:
+        return head.outputs or 0
+    least = 1 if head.kind == "multilabel" else 2
+    if len(labels) < least:
+        raise ConfigError(f"a new {head.kind} head needs labels=[...], {('one', 'two')[least - 1]} or more")
     if len(set(labels)) < len(labels):
         raise ConfigError(f"labels must differ from one another: {', '.join(map(str, labels))}")
     return len(labels)
@@ -429,28 +512,27 @@ def own_head(settings: EncoderConfig) -> str | None:
     """The head that config.json states, or None. One output and no word about it is a regression,
     which is how the published layout means it."""
     architectures = settings.raw.get("architectures") or [""]
-    families = config.FAMILIES[settings.family].architectures
-    kind = families.get(str(architectures[0])) if isinstance(architectures, list) else None
-    if not kind:
-        return None
+    known = settings.facts.architectures
+    line = known.get(str(architectures[0])) if isinstance(architectures, list) else None
+    if line != "text":
+        return line or None
     problem = settings.raw.get("problem_type")
-    if problem == "multi_label_classification":
-        raise ConfigError(
-            "this checkpoint holds a multi-label head, which is not supported yet", "Load it with head=None."
-        )
-    if problem == "regression" or (problem is None and len(settings.labels) == 1):
-        return "regression"
-    return "classification"
+    if problem is None:
+        return "regression" if len(settings.labels) == 1 else "classification"
+    kinds = {theirs: ours for ours, theirs in PROBLEMS.items()}
+    if problem not in kinds:
+        raise ConfigError(f"problem_type = {problem!r} is none of {', '.join(kinds)}")
+    return kinds[problem]
 
 
 def own_labels(settings: EncoderConfig, kind: str, outputs: int, folder: Path) -> tuple[str, ...]:
     """Class names of the head in the file: those of config.json, or LABEL_0.. where it names none."""
-    if kind == "regression":
-        if outputs != 1:
-            raise ConfigError(f"{folder} holds a regression head with {outputs} outputs; supported is one")
+    if kind == "regression" and outputs != 1:
+        raise ConfigError(f"{folder} holds a regression head with {outputs} outputs; supported is one")
+    if heads.HEADS[kind].outputs is not None or heads.HEADS[kind].pretrained:
         return ()
     names = settings.labels or tuple(f"LABEL_{i}" for i in range(outputs))
-    if len(names) != outputs or outputs < 2:
+    if len(names) != outputs or (outputs < 2 and kind != "multilabel"):
         raise ConfigError(
             f"{folder}: config.json names {len(settings.labels)} classes (id2label), the head has {outputs} outputs",
             'A head with one output is a regression: "problem_type": "regression".' if outputs == 1 else "",
@@ -470,7 +552,8 @@ def own_reading(settings: EncoderConfig, folder: Path) -> tuple[dict[str, Any], 
     }
     if not isinstance(table, dict) or not all(k in checks and checks[k](v) for k, v in table.items()):
         raise ConfigError(f"{folder / 'config.json'}: the table {OURS!r} was damaged: {table}")
-    return {k: v for k, v in table.items() if k != "pooling"}, table.get("pooling", "cls")
+    published = settings.raw.get("classifier_pooling", "cls")  # ModernBERT's own word for it
+    return {k: v for k, v in table.items() if k != "pooling"}, table.get("pooling", published)
 
 
 def tokenizer_of(folder: Path, settings: EncoderConfig) -> Tokenizer | None:

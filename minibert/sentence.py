@@ -1,6 +1,6 @@
 """What sentence-transformers put beside the weights: how token vectors become one vector a text.
 
-In:  a folder with modules.json, 1_Pooling/config.json, sentence_bert_config.json, or without.
+In:  a folder with modules.json, 1_Pooling/config.json, 2_Dense, sentence_bert_config.json, or without.
 Out: the files' bytes (saved again unchanged), an Embedding head or None, and the longest text.
 """
 
@@ -11,27 +11,46 @@ import re
 from pathlib import Path
 from typing import Any
 
-from . import config
+import torch
+from torch import nn
+
+from . import config, safefile
 from .errors import ConfigError
-from .heads import Embedding
+from .heads import POOLING, Embedding
+from .variants import ACTIVATIONS
 
 FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
-# our word -> theirs, today's and the older boolean
-MODES = {"cls": ("cls", "pooling_mode_cls_token"), "mean": ("mean", "pooling_mode_mean_tokens")}
+# The older booleans, in the order in which several stand side by side -> today's word, which is ours.
+OLDER = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+# The last word of a class name in 2_Dense/config.json -> our activation; a name is never imported.
+BEHIND_DENSE = {"Identity": None, "Tanh": "tanh", "ReLU": "relu", "GELU": "gelu"}
 
 
 def read(folder: Path) -> tuple[dict[str, bytes], Embedding | None, dict[str, int]]:
     """What sentence-transformers put beside the weights: files to keep, how to embed, longest text.
 
-    modules.json lists the steps after the encoder; pooling and normalising are done, any other step
-    raises ConfigError rather than being left out.
+    modules.json lists the steps after the encoder; pooling, a dense layer and normalising are done, any
+    other step raises ConfigError rather than being left out.
     """
     if not (folder / "modules.json").is_file():
         return {}, None, {}
     names, longest = [name for name in FILES if (folder / name).is_file()], {}
     if "sentence_bert_config.json" in names:
-        most = config.read_json(folder / "sentence_bert_config.json").get("max_seq_length")
+        settings = config.read_json(folder / "sentence_bert_config.json")
+        most = settings.get("max_seq_length")
         longest = {"max_tokens": most} if config.whole(most) else {}
+        if settings.get("do_lower_case") is True:
+            raise ConfigError(
+                f"{folder / 'sentence_bert_config.json'}: do_lower_case is not supported",
+                "Lower-case the texts, and set it to false.",
+            )
     try:
         steps = [
             (str(m["type"]).rpartition(".")[2], str(m.get("path", "")))
@@ -39,30 +58,79 @@ def read(folder: Path) -> tuple[dict[str, bytes], Embedding | None, dict[str, in
         ]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
         raise ConfigError(f"{folder / 'modules.json'} can't be read: {problem}") from None
-    pooling, normalise = None, False
+    pooling, normalise, dense, activation = None, False, None, None
     for kind, path in steps:
+        if kind in ("Pooling", "Dense") and not re.fullmatch(r"\w+", path):  # never a folder elsewhere
+            raise ConfigError(f"{folder / 'modules.json'}: {path!r} is no folder beside it")
         if kind == "Pooling":
-            if not re.fullmatch(r"\w+", path):  # never a folder elsewhere
-                raise ConfigError(f"{folder / 'modules.json'}: {path!r} is no folder beside it")
             names.append(f"{path}/config.json")
-            pooling = pooling_mode(config.read_json(folder / names[-1]), folder / names[-1])
+            pooling = pooling_modes(config.read_json(folder / names[-1]), folder / names[-1])
+        elif kind == "Dense" and pooling and dense is None and not normalise:
+            names += [f"{path}/config.json", f"{path}/{safefile.SINGLE}"]
+            dense, activation = dense_layer(folder / path)
         elif kind == "Normalize":
             normalise = True
         elif kind != "Transformer":
-            raise ConfigError(f"{folder / 'modules.json'} asks for a step {kind}, which is not supported")
+            raise ConfigError(
+                f"{folder / 'modules.json'} asks for a step {kind} in a place where it is not supported",
+                "Supported: Transformer, Pooling, then perhaps Dense, then perhaps Normalize.",
+            )
     files = {name: (folder / name).read_bytes() for name in names}
-    return files, Embedding(pooling, normalise) if pooling else None, longest
+    return files, Embedding(pooling, normalise, dense, activation) if pooling else None, longest
 
 
-def pooling_mode(settings: dict[str, Any], where: Path) -> str:
-    """The one pooling that a 1_Pooling/config.json asks for, in today's words or the older booleans."""
+def pooling_modes(settings: dict[str, Any], where: Path) -> tuple[str, ...]:
+    """The poolings that a 1_Pooling/config.json asks for, in today's words or the older booleans."""
     today = settings.get("pooling_mode")
     if today is None:
-        today = [k for k, v in settings.items() if v is True and k.startswith("pooling_mode")]
-    asked = [str(word) for word in today] if isinstance(today, list) else [str(today)]
-    found = [name for name, words in MODES.items() if set(words) & set(asked)]
-    if len(found) != 1 or len(asked) != 1:
+        today = [word for old, word in OLDER.items() if settings.get(old) is True]
+    asked = tuple(map(str, today)) if isinstance(today, list) else (str(today),)
+    unknown = [word for word in asked if word not in POOLING]
+    others = [k for k, v in settings.items() if v is True and k.startswith("pooling_mode") and k not in OLDER]
+    if unknown or others or not asked:
         raise ConfigError(
-            f"{where} asks for pooling {', '.join(asked) or 'of no kind'}; supported: one of {', '.join(MODES)}"
+            f"{where} asks for pooling {', '.join((*unknown, *others)) or 'of no kind'}; "
+            f"supported: {', '.join(POOLING)}"
         )
-    return found[0]
+    return asked
+
+
+def dense_layer(folder: Path) -> tuple[nn.Linear, Any]:
+    """The linear layer of a 2_Dense folder, and the activation behind it (None: none)."""
+    where = folder / "config.json"
+    settings = config.read_json(where)
+    sizes = settings.get("in_features"), settings.get("out_features")
+    word = str(settings.get("activation_function", "")).rpartition(".")[2]
+    if not all(config.whole(n) and n > 0 for n in sizes) or word not in BEHIND_DENSE:
+        raise ConfigError(
+            f"{where}: in_features, out_features = {sizes} and activation {word!r} can't be used",
+            f"Activations: {', '.join(BEHIND_DENSE)}.",
+        )
+    bias = settings.get("bias", True) is True
+    found = safefile.stored(folder)
+    wanted = {"linear.weight": (sizes[1], sizes[0])} | ({"linear.bias": (sizes[1],)} if bias else {})
+    if {name: entry.shape for name, entry in found.items()} != wanted:
+        raise ConfigError(f"{folder}: its tensors are {sorted(found)}, not {wanted}")
+    layer = nn.Linear(*sizes, bias=bias)
+    state = {name.removeprefix("linear."): safefile.read(e, torch.float32) for name, e in found.items()}
+    layer.load_state_dict(state)
+    name = BEHIND_DENSE[word]
+    return layer, ACTIVATIONS[name] if name else None
+
+
+def files_for(embedder: Embedding, width: int, max_tokens: int) -> dict[str, bytes]:
+    """The files that make a folder an embedding model, where it came without: modules, pooling, length."""
+    steps = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    steps += [("Normalize", "2_Normalize")] if embedder.normalise else []
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(steps)
+    ]
+    pooling = {"word_embedding_dimension": width}
+    pooling |= {old: word in embedder.pooling for old, word in OLDER.items()}
+    tables = {
+        "modules.json": modules,
+        "1_Pooling/config.json": pooling,
+        "sentence_bert_config.json": {"max_seq_length": max_tokens, "do_lower_case": False},
+    }
+    return {name: (json.dumps(table, indent=2) + "\n").encode() for name, table in tables.items()}

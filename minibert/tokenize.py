@@ -14,7 +14,7 @@ Read next: batch.py.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +50,8 @@ class Encoded:
     specials       texts that contain a special token's name such as [SEP], read as plain text
     unknown        share of all tokens that are the unknown token
     one_sided      pairs of which one side was cut down to a single token
+    words, firsts  where texts were lists of words (align.py): (n,) words of each text, and for each piece
+                   the places of its words' first sub-tokens
     """
 
     ids: list[list[int]]
@@ -60,6 +62,8 @@ class Encoded:
     specials: int = 0
     unknown: float = 0.0
     one_sided: int = 0
+    words: np.ndarray | None = None
+    firsts: list[list[int]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -278,6 +282,17 @@ class Tokenizer:
                 raise
             raise TokenizerError(f"the tokenizer failed: {problem}") from None
         return [e.ids for e in found]
+
+    def with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of one text without special tokens, and the characters (first, last + 1) of each."""
+        check_texts([text], None)
+        try:
+            found = self.backend.encode(text, add_special_tokens=False)
+        except BaseException as problem:  # a Rust panic is no Exception
+            if isinstance(problem, (KeyboardInterrupt, SystemExit)):
+                raise
+            raise TokenizerError(f"the tokenizer failed: {problem}") from None
+        return found.ids, found.offsets
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The written form of ids."""

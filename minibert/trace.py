@@ -2,11 +2,17 @@
 
 In:  an Encoder and a PackedBatch.   Out: Trace, a mapping from names to tensors:
 
-    embeddings.{word,position,segment,sum,normed}                                       (N, D)
+    embeddings.{word,position,segment,sum,normed}                                       (N, E)
+    embeddings.projected             where narrow embeddings are widened               (N, D)
     layers.{i}.{query,key,value,context}                                             (N, H, K)
     layers.{i}.{scores,probs}                                 a tuple, one (H, n, n) for each text
     layers.{i}.{attn_out,attn_normed,ffn_out,ffn_normed}                                (N, D)
-    layers.{i}.{ffn_up,ffn_act}                                                         (N, F)
+    layers.{i}.{ffn_up,ffn_act}, and ffn_gate where there is one                        (N, F)
+    final_normed                     where norms stand in front of each part            (N, D)
+
+What a family doesn't have is not there. Query and key are those before rotary positions turn them.
+Where norms come first, attn_normed is what attention reads and ffn_normed what feed-forward reads, and
+`layers.{i}.out` (N, D) is what a block gives on; after other blocks that is ffn_normed.
 
 The encoder's code knows nothing of this: forward hooks note what goes in and comes out of its
 parts, so a traced value is the very tensor that a plain call computes. Scores and probabilities,
@@ -24,6 +30,7 @@ from torch import Tensor, nn
 from .batch import Layout, PackedBatch
 from .errors import nearest
 from .kernels.reference import probabilities, scores
+from .variants import rotate
 
 # name in the trace -> (part of the module, what is noted: what goes in or what comes out)
 EMBEDDINGS = {
@@ -32,6 +39,7 @@ EMBEDDINGS = {
     "segment": ("segment", "out"),
     "sum": ("norm", "in"),
     "normed": ("norm", "out"),
+    "projected": ("project", "out"),
 }
 BLOCK = {
     "query": ("attn.query", "out"),
@@ -41,9 +49,11 @@ BLOCK = {
     "attn_out": ("attn.out", "out"),
     "attn_normed": ("attn_norm", "out"),
     "ffn_up": ("ffn.up", "out"),
+    "ffn_gate": ("ffn.gate", "out"),
     "ffn_act": ("ffn.down", "in"),
     "ffn_out": ("ffn.down", "out"),
     "ffn_normed": ("ffn_norm", "out"),
+    "out": ("", "out"),
 }
 BY_HEAD = ("query", "key", "value", "context")
 
@@ -71,21 +81,34 @@ class Trace(Mapping[str, Tensor | tuple[Tensor, ...]]):
 def record(encoder: nn.Module, batch: PackedBatch) -> Trace:
     """Run the encoder once with hooks on its parts."""
     values: dict[str, Tensor | tuple[Tensor, ...]] = {}
-    handles = []
+    handles, layer = [], iter(range(encoder.config.num_layers))
+    current = [0]  # the layer that is being computed: a block may stand for several
 
-    def note(module: nn.Module, name: str, side: str, num_heads: int = 0) -> None:
+    def note(module: nn.Module, part: str, name: str, side: str, num_heads: int = 0) -> None:
+        for step in part.split(".") if part else ():
+            module = getattr(module, step, None)
+        if module is None:  # this family has no such part
+            return
+
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             tensor = (inputs[0] if side == "in" else output).detach()
-            values[name] = tensor.unflatten(-1, (num_heads, -1)) if num_heads else tensor
+            values[name.format(*current)] = tensor.unflatten(-1, (num_heads, -1)) if num_heads else tensor
 
         handles.append(module.register_forward_hook(hook))
 
+    def begin(*_: object) -> None:
+        current[0] = next(layer)
+
     for name, (part, side) in EMBEDDINGS.items():
-        note(encoder.embeddings.get_submodule(part), f"embeddings.{name}", side)
-    for i, block in enumerate(encoder.layers):
+        note(encoder.embeddings, part, f"embeddings.{name}", side)
+    for block in encoder.layers:
+        handles.append(block.register_forward_pre_hook(begin))
         for name, (part, side) in BLOCK.items():
+            if name == "out" and not block.pre_norm:
+                continue
             heads = block.attn.num_heads if name in BY_HEAD else 0
-            note(block.get_submodule(part), f"layers.{i}.{name}", side, heads)
+            note(block, part, f"layers.{{}}.{name}", side, heads)
+    note(encoder, "final_norm", "final_normed", "out")
     try:
         output = encoder(batch)
     finally:
@@ -96,16 +119,23 @@ def record(encoder: nn.Module, batch: PackedBatch) -> Trace:
 
 def in_order(values: dict, encoder: nn.Module, layout: Layout) -> dict:
     """The noted values in reading order, with scores and probabilities put beside them."""
-    out = {f"embeddings.{name}": values[f"embeddings.{name}"] for name in EMBEDDINGS}
-    for i, block in enumerate(encoder.layers):
-        for name in BLOCK:
-            if name == "context":
-                q, k = (values[f"layers.{i}.{w}"].split(layout.lengths) for w in ("query", "key"))
-                looks = tuple(
-                    scores(q_text, k_text, block.attn.head_width**-0.5)
-                    for q_text, k_text in zip(q[: layout.num_texts], k)
-                )  # each (H, n, n)
-                out[f"layers.{i}.scores"] = looks
-                out[f"layers.{i}.probs"] = tuple(probabilities(s) for s in looks)
-            out[f"layers.{i}.{name}"] = values[f"layers.{i}.{name}"]
-    return out
+    names = [f"embeddings.{name}" for name in EMBEDDINGS]
+    for i, block in enumerate(encoder.walk()):
+        query, key = values[f"layers.{i}.query"], values[f"layers.{i}.key"]
+        values[f"layers.{i}.scores"] = scores_of(block.attn, query, key, layout)
+        values[f"layers.{i}.probs"] = tuple(probabilities(s) for s in values[f"layers.{i}.scores"])
+        order = list(BLOCK)
+        order[order.index("context") : order.index("context")] = ["scores", "probs"]
+        names += [f"layers.{i}.{name}" for name in order]
+    return {name: values[name] for name in (*names, "final_normed") if name in values}
+
+
+def scores_of(attn: nn.Module, query: Tensor, key: Tensor, layout: Layout) -> tuple[Tensor, ...]:
+    """Every text's scores, (H, n, n) each, from its queries and keys by the reference formula."""
+    if attn.rotary:
+        query, key = rotate(query, layout, attn.rotary), rotate(key, layout, attn.rotary)
+    bias = attn.bias(layout)
+    return tuple(
+        scores(q_text, k_text, attn.head_width**-0.5, attn.window, bias).detach()
+        for q_text, k_text in zip(query.split(layout.lengths)[: layout.num_texts], key.split(layout.lengths))
+    )

@@ -74,8 +74,60 @@ BERT = {
     "initializer_range": 0.02,
 }
 ROBERTA = {**BERT, "model_type": "roberta", "type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1}
-RAW = {"bert": BERT, "roberta": ROBERTA}
-FAMILIES = tuple(RAW)
+NARROW = {"embedding_size": 13}
+RAW = {
+    "bert": BERT,
+    "roberta": ROBERTA,
+    "xlm-roberta": {**ROBERTA, "model_type": "xlm-roberta"},
+    "camembert": {**ROBERTA, "model_type": "camembert"},
+    "distilbert": {
+        "model_type": "distilbert",
+        "vocab_size": 101,
+        "dim": 24,
+        "n_layers": 3,
+        "n_heads": 4,
+        "hidden_dim": 37,
+        "max_position_embeddings": 53,
+        "activation": "gelu",
+        "dropout": 0.1,
+        "attention_dropout": 0.1,
+        "seq_classif_dropout": 0.2,
+        "pad_token_id": 0,
+        "initializer_range": 0.02,
+    },
+    "electra": {**BERT, **NARROW, "model_type": "electra"},
+    "mpnet": {k: v for k, v in BERT.items() if k != "type_vocab_size"}
+    | {"model_type": "mpnet", "relative_attention_num_buckets": 32, "pad_token_id": 1},
+    "albert": {
+        **BERT,
+        **NARROW,
+        "model_type": "albert",
+        "num_hidden_groups": 2,
+        "classifier_dropout_prob": 0.1,
+    },
+    "modernbert": {
+        "model_type": "modernbert",
+        "vocab_size": 101,
+        "hidden_size": 24,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 37,
+        "max_position_embeddings": 53,
+        "norm_eps": 1e-5,
+        "hidden_activation": "gelu",
+        "embedding_dropout": 0.1,
+        "attention_dropout": 0.1,
+        "mlp_dropout": 0.1,
+        "pad_token_id": 0,
+        "global_attn_every_n_layers": 3,
+        "global_rope_theta": 160000.0,
+        "local_rope_theta": 10000.0,
+        "local_attention": 6,
+        "initializer_range": 0.02,
+    },
+}
+FAMILIES = ("bert", "roberta")  # whose published names and tokenizers are spelled out below
+EVERY = tuple(RAW)
 
 
 def toy_config(family: str = "bert", **changes: object) -> config.EncoderConfig:

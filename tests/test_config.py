@@ -8,10 +8,10 @@ import os
 
 import pytest
 
-from minibert import config
+from minibert import config, families
 from minibert.errors import ConfigError
 
-from .helpers import BERT, FAMILIES, RAW, ROBERTA, toy_config, within
+from .helpers import BERT, EVERY, RAW, ROBERTA, toy_config, within
 
 
 def write(tmp_path, raw):
@@ -68,9 +68,9 @@ STRANGE = {
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_a_file_comes_back_as_it_was(family):
-    raw = {**RAW[family], **STRANGE, "classifier_dropout": None}
+    raw = {**RAW[family], **STRANGE, families.FAMILIES[family].keys["head_dropout"]: None}
     assert json.loads(config.parse(raw).to_json()) == raw
 
 
@@ -142,7 +142,7 @@ def test_a_missing_file_a_folder_and_a_pipe(tmp_path):
             config.read(tmp_path / "pipe")
 
 
-NEEDED = [k for k in config.KEYS.values() if k not in ("classifier_dropout", "initializer_range")]
+NEEDED = [k for k in families.KEYS.values() if k not in ("classifier_dropout", "initializer_range")]
 
 
 @pytest.mark.parametrize("key", NEEDED)
@@ -169,7 +169,7 @@ def test_eps_is_above_0(value):
 
 
 UNSUPPORTED = {
-    "hidden_act": ["gelu_new", "gelu_pytorch_tanh", "silu", None, ["gelu"]],
+    "hidden_act": ["gelu_fast", "quick_gelu", "silu", None, ["gelu"]],
     "position_embedding_type": ["relative_key", "relative_key_query", "rotary"],
     "is_decoder": [True],
     "add_cross_attention": [True],
@@ -183,7 +183,7 @@ def test_other_arithmetic_is_refused_not_approximated(key, value):
     assert f"{key} = {value!r}" in message and "support" in message
 
 
-@pytest.mark.parametrize("family", ["distilbert", "electra", "BERT", None, 3, ["bert"], {"bert": 1}])
+@pytest.mark.parametrize("family", ["deberta", "xlnet", "BERT", None, 3, ["bert"], {"bert": 1}])
 def test_other_families_are_named(family):
     message = refused({**BERT, "model_type": family})
     assert f"{family!r}" in message and "Supported: bert, roberta" in message
@@ -200,6 +200,52 @@ def test_other_families_are_named(family):
 )
 def test_values_that_do_not_go_together(changes, expected):
     assert expected in refused({**BERT, **changes})
+
+
+# A family's own keys: what other values mean is not done, and said by name.
+OTHERS = [
+    ("mpnet", "relative_attention_num_buckets", 64),
+    ("mpnet", "pad_token_id", 0),
+    ("albert", "inner_group_num", 2),
+    ("albert", "num_hidden_groups", 4),  # of 3 layers
+    ("electra", "summary_type", "last"),
+    ("modernbert", "attention_bias", True),
+    ("modernbert", "norm_bias", True),
+    ("modernbert", "local_attention", 0),
+    ("modernbert", "layer_types", ["full_attention"] * 3),
+    ("modernbert", "layer_types", ["full_attention"] * 3 + ["chunked_attention"]),
+    ("modernbert", "global_rope_theta", None),
+    ("modernbert", "rope_scaling", {"rope_type": "yarn"}),
+    ("modernbert", "rope_parameters", {"full_attention": {"rope_type": "yarn", "rope_theta": 1.0}}),
+    ("modernbert", "hidden_size", 28),  # a head of 7 has no pairs
+    ("distilbert", "hidden_size", None),
+]
+
+
+@pytest.mark.parametrize(("family", "key", "value"), OTHERS, ids=str)
+def test_what_a_family_asks_for_and_we_do_not_do(family, key, value):
+    if key == "hidden_size" and value is None:
+        message = refused({k: v for k, v in RAW[family].items() if k != "dim"})
+        assert "dim is missing" in message
+    else:
+        message = refused({**RAW[family], key: value})
+        assert {"global_rope_theta": "global_rope_theta", "rope_scaling": "rope_parameters"}.get(
+            key, key
+        ) in message
+
+
+def test_modernberts_layers_in_todays_keys_and_in_the_published_ones():
+    old = toy_config("modernbert")
+    assert old.windows == (0, 3, 3, 0) and old.rotary == (160000.0, 1e4, 1e4, 160000.0)
+    today = {
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 77.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 5.0},
+        },
+    }
+    found = toy_config("modernbert", **today)
+    assert found.windows == (3, 0, 3, 0) and found.rotary == (5.0, 77.0, 5.0, 77.0)
 
 
 def test_a_roberta_needs_a_position_after_pad():

@@ -17,9 +17,11 @@ from minibert.batch import pack, unpack
 from minibert.config import parse
 from minibert.encoder import Encoder, initialise
 from minibert.errors import ConfigError, DataError
+from minibert.variants import DistanceBias, rotate
 
 from .helpers import (
     BERT,
+    EVERY,
     FAMILIES,
     RAW,
     close,
@@ -103,17 +105,17 @@ def together(encoder, ids, kernel, order, fill_to=None):
     return [found[order.index(i)] for i in range(len(ids))]
 
 
-ENCODERS = {family: toy_encoder(family, dtype=float64) for family in FAMILIES}
+ENCODERS = {family: toy_encoder(family, dtype=float64) for family in EVERY}
 
 
 @given(
     st.lists(st.integers(1, 12), max_size=6),
     st.sampled_from(KERNELS),
-    st.sampled_from(FAMILIES),
+    st.sampled_from(EVERY),
     st.randoms(use_true_random=False),
     st.none() | st.integers(0, 9),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=160, deadline=None)
 def test_any_pack_any_order_any_kernel(lengths, kernel, family, chance, filler):
     """Lengths from none at all over a single token to ties; with and without filler behind them."""
     encoder, ids = ENCODERS[family], toy_ids(lengths)
@@ -127,7 +129,7 @@ def test_any_pack_any_order_any_kernel(lengths, kernel, family, chance, filler):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_no_texts_and_one_text(family, kernel):
     encoder = toy_encoder(family, kernel)
     assert encoder(pack([])).shape == (0, 24)
@@ -223,7 +225,7 @@ def test_training_with_dropout_reaches_every_parameter(family, kernel, dtype):
         ("roberta", pack([[2] * 52]), "text 0 of the batch has 52 tokens, the model holds 51"),
         ("bert", pack([[5, 101]]), "token id 101 is not below the vocabulary's size, 101"),
         ("bert", pack([[5, 6]], [[0, 2]]), "segment 2 is not below"),
-        ("roberta", pack([[5, 6]], [[0, 1]]), "RoBERTa tells two texts apart by separators"),
+        ("roberta", pack([[5, 6]], [[0, 1]]), "tells two texts apart by separators"),
     ],
 )
 def test_what_the_tables_do_not_hold_is_refused(family, batch, message):
@@ -286,3 +288,59 @@ def test_new_weights_are_berts_and_follow_the_seed():
     assert torch.equal(module[0].weight, first), "it follows its seed and not torch's state"
     initialise(module, 0.02, 4)
     assert not torch.equal(module[0].weight, first)
+
+
+# --- what other families change -------------------------------------------------------------------
+
+
+def test_alberts_layers_are_one_block_and_learn_together():
+    """Two blocks for three layers here: the first is walked twice, and its gradient is the sum of both."""
+    encoder = toy_encoder("albert", dtype=float64)
+    assert [list(encoder.layers).index(block) for block in encoder.walk()] == [0, 0, 1]
+    batch = toy_batch()
+    encoder(batch).square().sum().backward()
+    shared = encoder.layers[0].ffn.up.weight.grad.clone()
+    apart = toy_encoder("albert", dtype=float64, num_hidden_groups=3)
+    for mine, theirs in zip(apart.layers, encoder.walk()):
+        mine.load_state_dict(theirs.state_dict())
+    apart.embeddings.load_state_dict(encoder.embeddings.state_dict())
+    apart(batch).square().sum().backward()
+    close(shared, apart.layers[0].ffn.up.weight.grad + apart.layers[1].ffn.up.weight.grad, "hidden float64")
+
+
+def test_a_window_hides_what_stands_farther_off():
+    """A token's first local layer does not move when a token beyond its reach is another one."""
+    encoder = toy_encoder("modernbert", dtype=float64, num_hidden_layers=2, global_attn_every_n_layers=1)
+    local = toy_encoder("modernbert", dtype=float64, layer_types=["sliding_attention"] * 4)
+    ids = toy_ids((20,))[0]
+    other = [*ids[:-1], (ids[-1] + 1 - 2) % 99 + 2]
+    for model, moves in ((encoder, True), (local, False)):
+        a, b = (model(pack([x])) for x in (ids, other))
+        assert (not torch.equal(a[0], b[0])) == moves, "four layers of reach 3 see 12 tokens, not 19"
+        assert not torch.equal(a[-1], b[-1])
+
+
+def test_rotary_scores_depend_on_the_distance_alone():
+    """The same two words, shifted by any number of places, look at each other alike."""
+    layout = pack([[1] * 30]).layout
+    q, k = torch.randn(2, 4, 6, dtype=float64)
+    turned = [rotate(x.expand(30, 4, 6), layout, 10000.0) for x in (q, k)]
+    product = torch.einsum("ihk,jhk->hij", *turned)
+    for shift in (0, 3, -7):
+        line = product.diagonal(shift, 1, 2)
+        assert (line - line[:, :1]).abs().max() < 1e-5  # angles are float32, as published
+    assert (product[:, 0, 0] - product[:, 0, 3]).abs().max() > 1e-3
+
+
+def test_distances_fall_into_their_buckets():
+    """By hand: 0..7 have one each, 8..15 share in octaves up to 128, what stands ahead has the other half."""
+    bias = DistanceBias(parse(RAW["mpnet"]))
+    with torch.no_grad():
+        bias.weight.copy_(torch.arange(32.0)[:, None].expand(32, 4))
+    line = bias(300)[0].tolist()
+    middle = 299
+    assert line[middle] == 0 and line[middle - 7] == 7 and line[middle - 8] == 8
+    assert line[middle + 1] == 17 and line[middle + 7] == 23
+    assert line[middle - 127] == 15 and line[middle - 299] == 15 and line[middle + 299] == 31
+    by_hand = [8 + int(math.log(n / 8) / math.log(16) * 8) for n in range(8, 128)]
+    assert [line[middle - n] for n in range(8, 128)] == by_hand

@@ -32,7 +32,16 @@ def regression(family="bert"):
 
 # --- pooling --------------------------------------------------------------------------------------
 
-BY_LOOP = {"cls": lambda text: text[0], "mean": lambda text: sum(text) / len(text)}
+BY_LOOP = {
+    "cls": lambda text: text[0],
+    "lasttoken": lambda text: text[-1],
+    "mean": lambda text: sum(text) / len(text),
+    "mean_sqrt_len_tokens": lambda text: sum(text) / len(text) ** 0.5,
+    "max": lambda text: text.max(0).values,
+    "weightedmean": lambda text: (
+        sum((i + 1) * token for i, token in enumerate(text)) / sum(i + 1 for i in range(len(text)))
+    ),
+}
 
 
 @pytest.mark.parametrize("layout", [LAYOUT, PADDED], ids=["plain", "filler"])

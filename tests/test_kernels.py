@@ -63,7 +63,9 @@ def test_every_kernel_passes_the_gate(name, lengths, dtype, monkeypatch):
     monkeypatch.setattr(gate, "LENGTHS", lengths)
     found = kernels.check(name, dtype)
     assert found.passed, found
-    assert set(found.errors) == {"output", "dq", "dk", "dv"}
+    four = ("output", "dq", "dk", "dv")
+    wishes = {f"{wish}{word}" for wish in ("", "window ", "bias ") for word in four}
+    assert set(found.errors) == {*wishes, "bias dbias"}
 
 
 @pytest.mark.gpu
@@ -162,7 +164,7 @@ def test_window_and_bias_reach_a_kernel_that_takes_them_and_no_other(registry):
         return q + window[0]
 
     q, layout = torch.zeros(18, 2, 4), toy_batch().layout
-    out = kernels.attend("auto", q, q, q, layout, scale=1.0, window=(3, 3))
+    out = kernels.attend("near", q, q, q, layout, scale=1.0, window=(3, 3))
     assert torch.equal(out, q + 3)
     with pytest.raises(ConfigError, match="has no position bias"):
         kernels.attend("near", q, q, q, layout, scale=1.0, bias=torch.zeros(2, 21))
@@ -290,13 +292,32 @@ def test_an_unknown_name_gets_the_nearest():
         kernels.choose("spda")
 
 
-def test_windows_and_bias_are_never_passed_over():
-    """The kernels that can't do them don't take them either, so a wish for them can't go unheard."""
-    q = torch.randn(18, 4, 6)
-    for name in NAMES:
-        for wish in ({"window": (1, 1)}, {"bias": torch.zeros(4, 9)}):
-            with pytest.raises(TypeError):
-                kernels.KERNELS[name].fn(q, q, q, toy_batch().layout, scale=1.0, **wish)
+@pytest.mark.parametrize("wish", ["window", "bias"])
+def test_the_gate_finds_a_kernel_that_passes_a_wish_over(registry, wish):
+    """Registered for windows or a bias, and blind to them: it fails where it is checked."""
+    options = {"devices": ("cpu",), "dtypes": kernels.FLOATS, "dropout": "", "gradients": True, wish: True}
+
+    @kernels.register("blind", **options)
+    def blind(q, k, v, layout, *, scale, dropout=None, window=None, bias=None):
+        out = reference(q, k, v, layout, scale=scale, dropout=dropout)
+        return out if bias is None else out + 0 * bias.sum()
+
+    gate = kernels.check("blind")
+    assert not gate.passed and gate.ratios["output"] <= 2 < gate.ratios[f"{wish} output"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_windows_and_a_bias_by_hand(name):
+    """One head, values that are the tokens' own numbers: what is out of reach counts nothing."""
+    layout = pack([[0] * 5]).layout
+    q = torch.zeros(5, 1, 2, dtype=torch.float64)
+    v = torch.arange(5.0, dtype=torch.float64)[:, None, None].expand(5, 1, 2).contiguous()
+    near = kernels.attend(name, q, q, v, layout, scale=1.0, window=(1, 0))
+    assert near[:, 0, 0].tolist() == pytest.approx([0, 0.5, 1.5, 2.5, 3.5])
+    bias = torch.full((1, 9), -1e9, dtype=torch.float64)
+    bias[0, 4 + 1] = 0.0  # only the next one
+    ahead = kernels.attend(name, q, q, v, layout, scale=1.0, bias=bias)
+    assert ahead[:4, 0, 0].tolist() == pytest.approx([1, 2, 3, 4])
 
 
 def test_register_refuses_a_word_it_does_not_know():

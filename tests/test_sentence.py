@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from minibert import heads, sentence
+from minibert import sentence
 from minibert.errors import ConfigError
 
 STEP = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
@@ -45,7 +45,7 @@ OLD = {
 
 def test_minilm(minilm):
     files, embedder, longest = sentence.read(minilm)
-    assert embedder.pool is heads.mean_pooling and embedder.normalise and longest == {"max_tokens": 256}
+    assert embedder.pooling == ("mean",) and embedder.normalise and longest == {"max_tokens": 256}
     assert set(files) == {
         "modules.json",
         "1_Pooling/config.json",
@@ -58,17 +58,25 @@ def test_minilm(minilm):
 @pytest.mark.parametrize(
     ("pooling", "expected"),
     [
-        (OLD, heads.mean_pooling),
-        ({**OLD, "pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}, heads.cls_pooling),
-        ({"pooling_mode": "mean"}, heads.mean_pooling),
-        ({"pooling_mode": ["cls"]}, heads.cls_pooling),
+        (OLD, ("mean",)),
+        ({**OLD, "pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}, ("cls",)),
+        (
+            {**OLD, "pooling_mode_lasttoken": True, "pooling_mode_max_tokens": True},
+            ("max", "mean", "lasttoken"),
+        ),
+        ({"pooling_mode": "mean"}, ("mean",)),
+        ({"pooling_mode": ["cls"]}, ("cls",)),
+        (
+            {"pooling_mode": ["weightedmean", "mean_sqrt_len_tokens"]},
+            ("weightedmean", "mean_sqrt_len_tokens"),
+        ),
     ],
 )
 @pytest.mark.parametrize("normalise", [True, False])
 def test_todays_words_and_the_older_ones(tmp_path, pooling, expected, normalise):
     kinds = ["Transformer", "Pooling"] + ["Normalize"] * normalise
     _, embedder, longest = sentence.read(write(tmp_path, steps(*kinds), pooling))
-    assert (embedder.pool, embedder.normalise, longest) == (expected, normalise, {})
+    assert (embedder.pooling, embedder.normalise, longest) == (expected, normalise, {})
 
 
 def test_without_its_files_nothing_is_said(tmp_path):
@@ -82,12 +90,13 @@ def test_the_longest_text(tmp_path, most, expected):
 
 
 REFUSED = {
-    "a step we don't do": (steps("Transformer", "Pooling", "Dense"), OLD, "asks for a step Dense"),
-    "max pooling": (steps("Pooling"), {**OLD, "pooling_mode_max_tokens": True}, "pooling_mode_max_tokens"),
-    "two poolings": (steps("Pooling"), {"pooling_mode": ["cls", "mean"]}, "cls, mean"),
+    "a step we don't do": (steps("Transformer", "Pooling", "CNN"), OLD, "asks for a step CNN"),
+    "dense behind normalise": (steps("Pooling", "Normalize", "Dense"), OLD, "asks for a step Dense"),
+    "dense without its folder": (steps("Pooling", "Dense"), OLD, "x/config.json can't be read"),
+    "an older word unknown": (steps("Pooling"), {**OLD, "pooling_mode_new": True}, "pooling_mode_new"),
     "no pooling": (steps("Pooling"), {}, "of no kind"),
-    "another word": (steps("Pooling"), {"pooling_mode": "lasttoken"}, "lasttoken"),
-    "nonsense": (steps("Pooling"), {"pooling_mode": {"a": 1}}, "supported: one of cls, mean"),
+    "another word": (steps("Pooling"), {"pooling_mode": "median"}, "median"),
+    "nonsense": (steps("Pooling"), {"pooling_mode": {"a": 1}}, "supported: cls, mean"),
     "its config missing": (steps("Pooling"), None, "1_Pooling/config.json can't be read"),
     "a way out": (steps("Pooling", Pooling="../../etc"), OLD, "no folder beside it"),
     "the folder above": (steps("Pooling", Pooling=".."), OLD, "no folder beside it"),

@@ -17,14 +17,28 @@ import torch
 from torch import nn
 
 from minibert import batch as batches
-from minibert import encoder, heads
+from minibert import encoder, heads, variants
 from minibert.batch import PackedBatch, pad, unpad
+from minibert.families import reads
 from minibert.kernels import padded, reference, sdpa
 
-from .helpers import CLASSES, LENGTHS, toy_batch, toy_config, toy_encoder
+from .helpers import CLASSES, EVERY, LENGTHS, toy_batch, toy_config, toy_encoder
 
-SIZES = {"B": 3, "N": 18, "D": 24, "H": 4, "K": 6, "F": 37, "L": 3, "V": 101, "P": 53, "S": 2, "C": 7}
-SHAPE = re.compile(r"\(([A-Za-z]+(?:, (?:[A-Za-z]+|\.\.\.))*,?)\)")
+SIZES = {
+    "B": 3,
+    "N": 18,
+    "D": 24,
+    "E": 13,
+    "H": 4,
+    "K": 6,
+    "F": 37,
+    "L": 3,
+    "V": 101,
+    "P": 53,
+    "S": 2,
+    "C": 7,
+}
+SHAPE = re.compile(r"\(([A-Za-z]+(?:, (?:[A-Za-z]+|\d|\.\.\.))*,?)\)")
 
 
 def claimed(text: str) -> tuple[str, ...] | None:
@@ -38,7 +52,10 @@ def agrees(claim: tuple[str, ...], shape: tuple[int, ...], bound: dict[str, int]
     if "..." in claim:
         claim, shape = claim[: claim.index("...")], shape[: claim.index("...")]
     small: dict[str, int] = {}
-    sizes = [(small if x.islower() else bound).setdefault(x, size) for x, size in zip(claim, shape)]
+    sizes = [
+        int(x) if x.isdigit() else (small if x.islower() else bound).setdefault(x, size)
+        for x, size in zip(claim, shape)
+    ]
     return len(claim) == len(shape) and sizes == list(shape)
 
 
@@ -52,14 +69,17 @@ def test_the_sizes_differ_where_a_mix_up_could_hide():
 
 def modules():
     """A toy of every module class in encoder.py and heads.py, with what it is called on."""
-    config, batch = toy_config(), toy_batch()
-    yield toy_encoder(), (batch,)
-    for head in (
-        heads.Classification(config, CLASSES),
-        heads.Regression(config),
-        heads.Embedding("mean", True),
-    ):
-        yield head, (torch.randn(18, 24), batch.layout)
+    batch = toy_batch()
+    for family in EVERY:
+        yield toy_encoder(family), (batch,)
+        config = toy_config(family)
+        for kind, head in heads.HEADS.items():
+            if reads(kind) in config.facts.heads:
+                made = head(config, None if head.outputs else CLASSES)
+                heads.tie(made, nn.Parameter(torch.randn(101, config.words_width)), {})
+                yield made, (torch.randn(18, 24), batch.layout)
+    for pooling in heads.POOLING:
+        yield heads.Embedding(pooling, True), (torch.randn(18, 24), batch.layout)
 
 
 def declared(module: nn.Module) -> dict[str, str]:
@@ -73,11 +93,16 @@ def test_every_module_says_what_comes_in_and_goes_out():
     def hold(module, inputs, output):
         says = declared(module)
         assert set(says) == {"In", "Out"}, type(module).__name__
-        if isinstance(inputs[0], PackedBatch):
+        if isinstance(inputs[0], int):
+            assert "longest" in says["In"]
+        elif isinstance(inputs[0], PackedBatch):
             assert "PackedBatch with N tokens" in says["In"] and len(inputs[0].token_ids) == SIZES["N"]
         else:
             assert agrees(claimed(says["In"]), tuple(inputs[0].shape), dict(SIZES)), (type(module), says)
-        assert agrees(claimed(says["Out"]), tuple(output.shape), dict(SIZES)), (type(module), says)
+        outputs = output if isinstance(output, tuple) else (output,)
+        for text, one in zip(says["Out"].split(" and "), outputs, strict=len(outputs) > 1):
+            claim = claimed(says["Out"] if len(outputs) == 1 else text)
+            assert agrees(claim, tuple(one.shape), dict(SIZES)), (type(module), says)
         seen.add(type(module))
 
     for module, inputs in modules():
@@ -87,11 +112,11 @@ def test_every_module_says_what_comes_in_and_goes_out():
         module(*inputs)
     every = {
         x
-        for file in (encoder, heads)
+        for file in (encoder, variants, heads)
         for x in vars(file).values()
         if inspect.isclass(x) and issubclass(x, nn.Module) and x.__module__ == file.__name__
     }
-    assert seen == every
+    assert seen == every - {heads.Head}
 
 
 def test_the_modules_own_line_of_the_encoder():
@@ -100,7 +125,7 @@ def test_the_modules_own_line_of_the_encoder():
 
 # --- comments behind lines ------------------------------------------------------------------------
 
-FILES = (encoder, heads, batches, reference, sdpa, padded)
+FILES = (encoder, variants, heads, batches, reference, sdpa, padded)
 
 
 def calls():
@@ -110,7 +135,10 @@ def calls():
     for module, inputs in modules():
         yield lambda module=module, inputs=inputs: module(*inputs)
     for kernel in (reference.reference, sdpa.sdpa, padded.padded):
-        yield lambda kernel=kernel: kernel(q, k, v, batch.layout, scale=0.4)
+        for extra in ({}, {"window": (1, 2)}, {"bias": torch.randn(4, 2 * 11 - 1)}):
+            yield lambda kernel=kernel, extra=extra: kernel(q, k, v, batch.layout, scale=0.4, **extra)
+    span = heads.Span(toy_config(), None)
+    yield lambda: span.loss(torch.randn(18, 2), torch.zeros(3, 2, dtype=torch.int64), batch.layout)
     yield lambda: unpad(pad(torch.randn(18, 24), batch.layout)[0], batch.layout)
 
 
@@ -146,7 +174,7 @@ def watch(wrong: dict[str, str], held: set[str]):
 
     def on_call(frame, event, _):
         claims = CLAIMS.get(frame.f_code.co_filename)
-        bound = {x: SIZES[x] for x in "DHKFVPSC"}  # N and B are the call's own
+        bound = {x: SIZES[x] for x in "DHKFVPC"}  # N and B are the call's own
         last: list[Claim | None] = [None]
 
         def on_line(frame, event, value):

@@ -9,7 +9,7 @@ from minibert import kernels
 from minibert.batch import pack
 from minibert.errors import DataError
 
-from .helpers import FAMILIES, LENGTHS, TOLERANCES, close, toy_batch, toy_encoder
+from .helpers import EVERY, FAMILIES, LENGTHS, TOLERANCES, close, toy_batch, toy_encoder
 
 KERNELS = ("reference", "sdpa", "padded")
 PARTS = [
@@ -167,3 +167,25 @@ def test_no_texts():
 def test_a_name_that_is_not_there_has_a_nearest():
     with pytest.raises(KeyError, match='did you mean "layers.0.probs"'):
         toy_encoder().trace(toy_batch())["layers.0.prob"]
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_every_family_has_its_own_parts(family, kernel):
+    """Names in order, what the family lacks is lacking, and the probabilities rebuild the kernel's output."""
+    encoder, batch = toy_encoder(family, kernel), toy_batch()
+    trace, c = encoder.trace(batch), encoder.config
+    has = {name.split(".")[-1] for name in trace}
+    assert ("segment" in has) == bool(c.num_segments) and ("position" in has) == (not c.rotary)
+    assert ("projected" in has) == c.projected and ("ffn_gate" in has) == c.facts.gated
+    assert ("final_normed" in trace) == ("layers.0.out" in trace) == c.facts.pre_norm
+    assert ("layers.0.attn_normed" in trace) and torch.equal(trace.output, encoder(batch))
+    layers = [int(name.split(".")[1]) for name in trace if name.startswith("layers.")]
+    assert layers == sorted(layers) and set(layers) == set(range(c.num_layers))
+    for i, block in enumerate(encoder.walk()):
+        values = trace[f"layers.{i}.value"].split(LENGTHS)
+        rebuilt = [
+            (p @ v.transpose(0, 1)).transpose(0, 1) for p, v in zip(trace[f"layers.{i}.probs"], values)
+        ]
+        close(torch.cat(rebuilt), trace[f"layers.{i}.context"], "rebuilt context")
+        assert torch.equal(trace[f"layers.{i}.ffn_out"], block.ffn.down(trace[f"layers.{i}.ffn_act"]))
+    assert hooks(encoder) == 0

@@ -204,10 +204,12 @@ def attend(
 ) -> Tensor:
     """Choose a kernel for these tensors and run it: (N, H, K) x 3 -> (N, H, K).
 
-    window: how far a token looks to the left and right (None: everywhere); bias (H, 2P - 1): added to a
-    score by the distance of its two tokens. Both are for kernels that register them.
+    window: how far a token looks to the left and right (None: everywhere); bias (H, 2T - 1), T at least
+    the longest text: added to a score by the distance of its two tokens, the middle column for a token
+    and itself. Both are for kernels that register them.
     """
-    needs_gradients = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    inputs = (q, k, v) if bias is None else (q, k, v, bias)
+    needs_gradients = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
     kernel = choose(
         name,
         device=q.device.type,

@@ -24,7 +24,10 @@ ROUNDING = 8
 
 @dataclass(frozen=True)
 class Gate:
-    """What `check` found: for output, dq, dk, dv the error, and its ratio to the reference kernel's."""
+    """What `check` found: for output, dq, dk, dv the error, and its ratio to the reference kernel's.
+
+    Of a kernel that has windows or a bias by distance also "window output", "bias dq", "bias dbias", ...
+    """
 
     name: str
     dtype: str
@@ -42,26 +45,41 @@ def check(name: str, dtype: torch.dtype = torch.float32, device: str = "cpu", se
     layout = pack([[0] * n for n in LENGTHS]).layout.to(device)
     shape = (4, sum(LENGTHS), HEADS, WIDTH)
     q, k, v, grad = torch.randn(shape, generator=generator, dtype=torch.float64).to(device)
-    names = ("output", "dq", "dk", "dv") if kernel.gradients else ("output",)
     low = [x.to(dtype) for x in (q, k, v, grad)]
-    truth = evaluate("reference", [x.double() for x in low], layout, len(names) > 1)
-    plain = evaluate("reference", low, layout, len(names) > 1)
-    ours = evaluate(kernel.name, low, layout, len(names) > 1)
+    distances = torch.randn(HEADS, 2 * max(LENGTHS) - 1, generator=generator, dtype=torch.float64)
+    wishes = {"": {}, "window ": {"window": (2, 3)}, "bias ": {"bias": distances.to(device, dtype)}}
+    able = {"": True, "window ": kernel.window, "bias ": kernel.bias}
     unit = min(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
-    floor = ROUNDING * unit * max(float(right.abs().max()) for right in truth)
     errors, ratios = {}, {}
-    for word, right, base, got in zip(names, truth, plain, ours):
-        errors[word] = float((got.double() - right).abs().max())
-        ratios[word] = errors[word] / max(float((base.double() - right).abs().max()), floor)
+    for wish, extra in wishes.items():
+        if not able[wish]:
+            continue
+        wide = {word: x.double() if isinstance(x, Tensor) else x for word, x in extra.items()}
+        truth = evaluate("reference", [x.double() for x in low], layout, kernel.gradients, wide)
+        plain = evaluate("reference", low, layout, kernel.gradients, extra)
+        ours = evaluate(kernel.name, low, layout, kernel.gradients, extra)
+        floor = ROUNDING * unit * max(float(right.abs().max()) for right in truth.values())
+        for word, right in truth.items():
+            error = float((ours[word].double() - right).abs().max())
+            errors[wish + word] = error
+            ratios[wish + word] = error / max(float((plain[word].double() - right).abs().max()), floor)
     passed = all(ratio <= 2 for ratio in ratios.values())  # a NaN fails too
     return Gate(kernel.name, str(dtype).removeprefix("torch."), errors, ratios, passed)
 
 
-def evaluate(name: str, tensors: list[Tensor], layout: Layout, backward: bool) -> list[Tensor]:
-    """Output, and with `backward` the gradients of q, k, v for the given output gradient."""
+def evaluate(
+    name: str, tensors: list[Tensor], layout: Layout, backward: bool, extra: dict[str, object]
+) -> dict[str, Tensor]:
+    """Output, and with `backward` the gradients of q, k, v (and bias) for the given output gradient."""
     from . import KERNELS
 
-    q, k, v, grad = tensors
-    inputs = [x.detach().clone().requires_grad_(backward) for x in (q, k, v)]
-    output = KERNELS[name].fn(*inputs, layout, scale=WIDTH**-0.5)
-    return [output.detach(), *torch.autograd.grad(output, inputs, grad)] if backward else [output]
+    *qkv, grad = tensors
+    inputs = dict(zip(("dq", "dk", "dv"), qkv)) | ({"dbias": extra["bias"]} if "bias" in extra else {})
+    inputs = {word: x.detach().clone().requires_grad_(backward) for word, x in inputs.items()}
+    q, k, v, *bias = inputs.values()
+    extra = {**extra, "bias": bias[0]} if bias else extra
+    output = KERNELS[name].fn(q, k, v, layout, scale=WIDTH**-0.5, **extra)
+    found = {"output": output.detach()}
+    if backward:
+        found |= zip(inputs, torch.autograd.grad(output, list(inputs.values()), grad))
+    return found

@@ -14,9 +14,18 @@ from torch.nn import functional as F
 
 from ..batch import Layout, pad, unpad
 from . import FLOATS, Dropout, register
+from .reference import between
 
 
-@register("padded", devices=("cpu", "cuda", "mps"), dtypes=FLOATS, dropout="generator", gradients=True)
+@register(
+    "padded",
+    devices=("cpu", "cuda", "mps"),
+    dtypes=FLOATS,
+    dropout="generator",
+    gradients=True,
+    window=True,
+    bias=True,
+)
 def padded(
     q: Tensor,
     k: Tensor,
@@ -25,18 +34,23 @@ def padded(
     *,
     scale: float,
     dropout: Dropout | None = None,
+    window: tuple[int, int] | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """(N, H, K) x 3 -> (N, H, K)."""
     if not layout.lengths:
         return q.clone()
     rectangles = [pad(x, layout) for x in (q, k, v)]
-    mask = rectangles[0][1]  # (B, T)
+    mask = rectangles[0][1][:, None, None, :]  # (B, 1, 1, T)
+    added = between(layout.max_seqlen, window, bias, q)
+    if added is not None:
+        mask = added.where(mask, float("-inf"))
     q_pad, k_pad, v_pad = (x.transpose(1, 2) for x, _ in rectangles)  # (B, H, T, K)
     context = F.scaled_dot_product_attention(
         q_pad,
         k_pad,
         v_pad,
-        attn_mask=mask[:, None, None, :],
+        attn_mask=mask,
         dropout_p=dropout.p if dropout else 0.0,
         scale=scale,
     )  # (B, H, T, K)

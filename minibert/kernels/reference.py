@@ -18,7 +18,15 @@ from ..batch import Layout
 from . import FLOATS, Dropout, register
 
 
-@register("reference", devices=("cpu", "cuda", "mps"), dtypes=FLOATS, dropout="generator", gradients=True)
+@register(
+    "reference",
+    devices=("cpu", "cuda", "mps"),
+    dtypes=FLOATS,
+    dropout="generator",
+    gradients=True,
+    window=True,
+    bias=True,
+)
 def reference(
     q: Tensor,
     k: Tensor,
@@ -27,11 +35,13 @@ def reference(
     *,
     scale: float,
     dropout: Dropout | None = None,
+    window: tuple[int, int] | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """(N, H, K) x 3 -> (N, H, K)."""
     outputs = []
     for q_text, k_text, v_text in zip(*(x.split(layout.lengths) for x in (q, k, v))):
-        probs = probabilities(scores(q_text, k_text, scale))  # (H, n, n)
+        probs = probabilities(scores(q_text, k_text, scale, window, bias))  # (H, n, n)
         if dropout:
             # On the probabilities, as in BERT: whole looks from one token to another go missing.
             probs = F.dropout(probs, dropout.p)
@@ -40,12 +50,39 @@ def reference(
     return torch.cat(outputs) if outputs else torch.empty_like(q)
 
 
-def scores(q_text: Tensor, k_text: Tensor, scale: float) -> Tensor:
+def scores(
+    q_text: Tensor,
+    k_text: Tensor,
+    scale: float,
+    window: tuple[int, int] | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
     """How much each token of one text looks at each other, before softmax. (n, H, K) x 2 -> (H, n, n).
 
     Without the scale the sum of K products grows with sqrt(K) and softmax saturates.
     """
-    return q_text.transpose(0, 1) @ k_text.permute(1, 2, 0) * scale  # (H, n, K) x (H, K, n) -> (H, n, n)
+    found = q_text.transpose(0, 1) @ k_text.permute(1, 2, 0) * scale  # (H, n, K) x (H, K, n) -> (H, n, n)
+    added = between(len(q_text), window, bias, found)
+    return found if added is None else found + added
+
+
+def between(length: int, window: tuple[int, int] | None, bias: Tensor | None, like: Tensor) -> Tensor | None:
+    """What other families add to a text's scores: (H, n, n), (1, n, n), or None as in BERT.
+
+    window (left, right): -inf where a key stands farther off, so that softmax gives it nothing.
+    bias (H, 2T - 1), T >= n: a number for each distance; its middle column is a token and itself.
+    """
+    if window is None and bias is None:
+        return None
+    places = torch.arange(length, device=like.device)
+    ahead = places[None, :] - places[:, None]  # (n, n): key - query
+    added = like.new_zeros(1, length, length)
+    if bias is not None:
+        added = bias.to(like.dtype)[:, ahead + bias.shape[1] // 2]  # (H, n, n)
+    if window is not None:
+        far = (ahead < -window[0]) | (ahead > window[1])
+        added = added.masked_fill(far, float("-inf"))
+    return added
 
 
 def probabilities(scores_text: Tensor) -> Tensor:

@@ -16,9 +16,18 @@ from torch.nn import functional as F
 
 from ..batch import Layout
 from . import FLOATS, Dropout, register
+from .reference import between
 
 
-@register("sdpa", devices=("cpu", "cuda", "mps"), dtypes=FLOATS, dropout="generator", gradients=True)
+@register(
+    "sdpa",
+    devices=("cpu", "cuda", "mps"),
+    dtypes=FLOATS,
+    dropout="generator",
+    gradients=True,
+    window=True,
+    bias=True,
+)
 def sdpa(
     q: Tensor,
     k: Tensor,
@@ -27,6 +36,8 @@ def sdpa(
     *,
     scale: float,
     dropout: Dropout | None = None,
+    window: tuple[int, int] | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """(N, H, K) x 3 -> (N, H, K)."""
     groups, order, back = plan(layout, q.device)
@@ -36,8 +47,9 @@ def sdpa(
     for count, length in groups:
         end = start + count * length
         q_g, k_g, v_g = (x[start:end].unflatten(0, (count, length)).transpose(1, 2) for x in (q, k, v))
+        added = between(length, window, bias, q)  # None in BERT, and then no mask is built
         context = F.scaled_dot_product_attention(
-            q_g, k_g, v_g, dropout_p=dropout.p if dropout else 0.0, scale=scale
+            q_g, k_g, v_g, attn_mask=added, dropout_p=dropout.p if dropout else 0.0, scale=scale
         )  # (count, H, length, K)
         outputs.append(context.transpose(1, 2).flatten(0, 1))  # (count * length, H, K)
         start = end

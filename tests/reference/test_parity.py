@@ -143,7 +143,7 @@ def gradients_by_published_name(model):
     from minibert.names import NAMES
 
     table = NAMES[model.config.family]
-    encoder_rows, head_rows = rows_for(table, model.config.num_layers, "classification")
+    encoder_rows, head_rows = rows_for(model.config, "classification")
     ours = dict(model.encoder.named_parameters()), dict(model.head.named_parameters())
     rows = [(r, ours[0]) for r in encoder_rows] + [(r, ours[1]) for r in head_rows]
     return {r.theirs.replace("@", table.prefix): parameters[r.ours].grad for r, parameters in rows}

@@ -1,0 +1,291 @@
+"""Every family and head against the reference: hidden states, logits, loss, gradients, and files both ways.
+
+Tiny random models (tiny.py), ragged batches, every kernel. Needs transformers (marker `reference`).
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import minibert
+from minibert import kernels
+from minibert.batch import pack, unpack
+from minibert.checkpoint import rows_for, theirs_of
+from minibert.names import NAMES, TIED
+
+from . import tiny
+
+pytestmark = pytest.mark.reference
+transformers = pytest.importorskip("transformers", reason="the reference is not installed")
+
+# float32: sums of dozens of products in another order, through every block; float64: 9 digits further down.
+HIDDEN = {torch.float32: 2e-5, torch.float64: 1e-10}
+GRADIENT = 1e-4  # of a parameter's largest gradient
+NEGLIGIBLE = 1e-6  # of the model's largest: key biases have a true gradient of zero
+LOSS = 1e-5  # relative
+QUIET = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
+
+FAMILIES = list(tiny.FAMILIES)
+each_pair = pytest.mark.parametrize(("family", "head"), tiny.PAIRS)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """(family, head) -> a folder written by the reference, made once."""
+    made = {}
+
+    def folder(family, head):
+        if (family, head) not in made:
+            made[family, head] = tmp_path_factory.mktemp(f"{family}-{head or 'none'}")
+            tiny.save(family, head, made[family, head])
+        return made[family, head]
+
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def rotary_in_the_models_own_precision(monkeypatch):
+    """The reference turns queries in float32 also in a float64 model, so that it is no measure there."""
+    from transformers.models.modernbert import modeling_modernbert as theirs
+
+    def turned(q, k, cos, sin, unsqueeze_dim=1):
+        cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+        return tuple(x * cos + theirs.rotate_half(x) * sin for x in (q, k))
+
+    monkeypatch.setattr(theirs, "apply_rotary_pos_emb", turned)
+
+
+def ours(folder, dtype=torch.float32, **options):
+    model = minibert.load(folder, device="cpu", dtype=str(dtype).removeprefix("torch."), **options)
+    assert not model.report.new and not model.report.warnings
+    return model
+
+
+def pair(tensors):
+    return tensors if isinstance(tensors, tuple) else (tensors,)
+
+
+@pytest.mark.parametrize("dtype", HIDDEN, ids=str)
+@pytest.mark.parametrize("kernel", list(kernels.KERNELS))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hidden_states(folders, family, kernel, dtype):
+    """After the embeddings and after every block, padding nowhere."""
+    folder = folders(family, "")
+    model = ours(folder, dtype, kernel=kernel)
+    theirs = tiny.make(family, "").to(dtype)
+    ids, segments = tiny.batch(theirs.config)
+    with torch.no_grad():
+        out = tiny.answers(theirs, "", ids, segments, output_hidden_states=True)
+        trace = model.trace(pack(ids, segments))
+    stages = out.hidden_states
+    assert len(stages) >= model.config.num_layers
+    mine = [
+        trace.get(f"layers.{i}.out", trace.get(f"layers.{i}.ffn_normed"))
+        for i in range(model.config.num_layers)
+    ]
+    mine.insert(0, trace.get("embeddings.projected", trace["embeddings.normed"]))
+    if "final_normed" in trace:  # the reference's last one is that after the last norm
+        mine[-1] = trace["final_normed"]
+    mine = mine[-len(stages) :]
+    worst = 0.0
+    for stage, right in zip(mine, stages):
+        for a, b, text in zip(unpack(stage, trace.layout), right, ids):
+            worst = max(worst, float((a - b[: len(text)]).abs().max()))
+    print(f"{family}: {len(stages)} stages, {dtype}, kernel {kernel}: {worst:.1e}")
+    assert worst <= HIDDEN[dtype]
+
+
+@pytest.mark.parametrize("dtype", HIDDEN, ids=str)
+@each_pair
+def test_logits(folders, family, head, dtype):
+    model, theirs = ours(folders(family, head), dtype), tiny.make(family, head).to(dtype)
+    assert (model.head.kind if model.head else "") == head
+    ids, segments = tiny.batch(theirs.config)
+    with torch.no_grad():
+        out = tiny.answers(theirs, head, ids, segments)
+        found = model(pack(ids, segments))
+    if not head:
+        hidden = torch.cat([h[: len(t)] for h, t in zip(out.last_hidden_state, ids)])
+        assert (found - hidden).abs().max() <= HIDDEN[dtype]
+        return
+    for a, b in zip(pair(found), pair(tiny.logits_of(out, head, ids)), strict=True):
+        assert a.shape == b.shape
+        assert (a - b).abs().max() <= HIDDEN[dtype]
+
+
+def question(head, theirs, ids):
+    """(targets for our loss, labels for the reference's forward) of a head, on these texts."""
+    generator = torch.Generator().manual_seed(7)
+    texts, tokens, longest = len(ids), sum(map(len, ids)), max(map(len, ids))
+
+    def draw(high, *shape):
+        return torch.randint(0, high, shape, generator=generator)
+
+    def spread(packed, fill):
+        out = torch.full((texts, longest), fill)
+        for row, part in zip(out, packed.split([len(t) for t in ids])):
+            row[: len(part)] = part
+        return out
+
+    if head == "classification":
+        targets = draw(7, texts)
+        return targets, {"labels": targets}
+    if head == "multilabel":
+        targets = draw(2, texts, 5).float()
+        return targets, {"labels": targets}
+    if head == "regression":
+        targets = torch.randn(texts, generator=generator)
+        return targets, {"labels": targets}
+    if head == "choice":
+        targets = draw(2, texts // 2)
+        return targets, {"labels": targets}
+    if head == "nsp":
+        targets = draw(2, texts)
+        return targets, {"labels": targets}
+    if head == "span":
+        places = torch.tensor([[len(t) // 3, len(t) - 1] for t in ids])
+        return places, {"start_positions": places[:, 0], "end_positions": places[:, 1]}
+    if head == "detection":
+        targets = draw(2, tokens)
+        return targets, {"labels": spread(targets, 0)}
+    targets = draw(6 if head == "tokens" else 101, tokens)
+    targets[draw(2, tokens) == 0] = -1  # not every token is asked for
+    labels = {"labels": spread(targets, -1).masked_fill(spread(targets, -1) < 0, -100)}
+    if head == "pretraining":
+        order = draw(2, texts)
+        name = "sentence_order_label" if theirs.config.model_type == "albert" else "next_sentence_label"
+        return (targets, order), {**labels, name: order}
+    return targets, labels
+
+
+def our_loss(model, batch, targets):
+    """(sum, count) with the extra that two heads need."""
+    logits = model(batch)
+    if model.head.kind == "span":
+        return model.head.loss(logits, targets, batch.layout)
+    return model.head.loss(logits, targets)
+
+
+def gradients(model):
+    """Our gradients under the names the reference uses."""
+    encoder_rows, head_rows = rows_for(model.config, model.head.kind)
+    own = {n: p.grad for n, p in model.encoder.named_parameters() if p.grad is not None}
+    top = {n: p.grad for n, p in model.head.named_parameters(remove_duplicate=False) if p.grad is not None}
+    found = theirs_of(encoder_rows, own) | theirs_of(head_rows, top)
+    prefix = NAMES[model.config.family].prefix
+    return {name.replace("@", prefix): grad for name, grad in found.items()}
+
+
+def once(family, found):
+    """One name for a parameter that has two."""
+    names = {old: new.replace("@", NAMES[family].prefix) for old, new in TIED.items()}
+    return {names.get(name, name): grad for name, grad in found.items()}
+
+
+def without_dropout(*models):
+    for model in models:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+            for name in ("probs_dropout", "dropout_prob", "attention_dropout", "attn_dropout"):
+                if isinstance(getattr(module, name, None), float):
+                    setattr(module, name, 0.0)
+
+
+@pytest.mark.parametrize("kernel", list(kernels.KERNELS))
+@pytest.mark.parametrize(("family", "head"), [p for p in tiny.PAIRS if p[1]])
+def test_loss_and_gradients_in_train_mode(folders, family, head, kernel):
+    """Dropout off, training on: the same loss, and every parameter's gradient."""
+    model = ours(folders(family, head), kernel=kernel).train()
+    theirs = tiny.make(family, head).train()
+    without_dropout(model, theirs)
+    # Of spans the reference lets padding take part in the softmax: texts of one length have none.
+    ids, segments = tiny.batch(theirs.config, (11,) * 6 if head == "span" else tiny.LENGTHS)
+    targets, labels = question(head, theirs, ids)
+    out = tiny.answers(theirs, head, ids, segments, **labels)
+    out.loss.backward()
+    total, count = our_loss(model, pack(ids, segments), targets)
+    (total / count).backward()
+    assert abs((total / count).item() - out.loss.item()) <= LOSS * abs(out.loss.item())
+    right = once(family, {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None})
+    mine = once(family, gradients(model))
+    assert set(right) == set(mine)
+    top, shares = max(float(g.abs().max()) for g in right.values()), []
+    for name in right:
+        size, gap = float(right[name].abs().max()), float((mine[name] - right[name]).abs().max())
+        allowed = NEGLIGIBLE * top if size < NEGLIGIBLE * top else GRADIENT * size
+        assert gap <= allowed, f"{name}: {gap:.2e} over {allowed:.2e}"
+        shares.append(gap / allowed)
+    print(f"{family} {head} {kernel}: {len(right)} gradients, at most {max(shares):.2f} of what is allowed")
+
+
+def theirs_again(family, head, folder):
+    """A folder loaded by the reference, and what it complained of."""
+    kind = getattr(transformers, tiny.FAMILIES[family][0] + tiny.HEADS[head])
+    model, told = kind.from_pretrained(str(folder), output_loading_info=True, attn_implementation="eager")
+    return model.eval(), {name: sorted(found) for name, found in told.items()}
+
+
+@each_pair
+def test_what_they_saved_comes_back_bit_for_bit(folders, tmp_path, family, head):
+    folder = folders(family, head)
+    model = ours(folder)
+    model.save(tmp_path / "out")
+    a, b = (load_file(x / "model.safetensors") for x in (folder, tmp_path / "out"))
+    assert a.keys() == b.keys()
+    for name, tensor in a.items():
+        assert tensor.dtype == b[name].dtype and torch.equal(tensor, b[name]), name
+    before, after = (json.loads((x / "config.json").read_text()) for x in (folder, tmp_path / "out"))
+    assert {k: v for k, v in after.items() if k in before} == before
+    _, told = theirs_again(family, head, tmp_path / "out")
+    assert told == QUIET
+
+
+@each_pair
+def test_what_we_made_is_theirs(folders, tmp_path, family, head):
+    """A new head on a bare encoder, saved by us: no key missing or unexpected, equal logits and labels."""
+    if not head:
+        pytest.skip("no head: covered above")
+    labels = [f"c{i}" for i in range(tiny.CLASSES.get(head, 0))] if head != "regression" else []
+    model = minibert.load(folders(family, ""), head, labels=labels, device="cpu")
+    assert model.report.new
+    with torch.no_grad():
+        for p in model.head.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    model.save(tmp_path / "out")
+    theirs, told = theirs_again(family, head, tmp_path / "out")
+    assert told == QUIET
+    ids, segments = tiny.batch(theirs.config)
+    with torch.no_grad():
+        right = tiny.logits_of(tiny.answers(theirs, head, ids, segments), head, ids)
+        for a, b in zip(pair(model(pack(ids, segments))), pair(right), strict=True):
+            assert (a - b).abs().max() <= HIDDEN[torch.float32]
+    if labels:
+        assert theirs.config.id2label == dict(enumerate(labels))
+    if head in tiny.PROBLEMS:
+        assert theirs.config.problem_type == tiny.PROBLEMS[head]
+    again = ours(tmp_path / "out")
+    assert again.head.kind == head and again.labels == tuple(labels)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shards_and_half_precision_both_ways(folders, tmp_path, family):
+    """Several files with an index, in bfloat16 and float16; ours are theirs, theirs are ours."""
+    theirs = tiny.make(family, "mlm")
+    for dtype in (torch.bfloat16, torch.float16):
+        folder = tmp_path / f"theirs-{dtype}"
+        theirs.to(dtype).save_pretrained(folder, max_shard_size="8KB")
+        assert len(list(folder.glob("model-*.safetensors"))) > 2
+        model = ours(folder)
+        assert model.encoder.embeddings.word.weight.dtype == torch.float32  # never half by silence
+        out = tmp_path / f"ours-{dtype}"
+        model.save(out, dtype=dtype, shard_bytes=8000)
+        assert len(list(out.glob("model-*.safetensors"))) > 2
+        again, told = theirs_again(family, "mlm", out)
+        assert told == QUIET
+        for (name, a), (_, b) in zip(theirs.state_dict().items(), again.state_dict().items(), strict=True):
+            assert torch.equal(a, b.to(dtype)), name
