@@ -622,7 +622,7 @@ def test_the_known_hashes():
 
 
 @pytest.mark.skipif("MINIBERT_DATA" not in os.environ, reason="MINIBERT_DATA names no folder of texts")
-@pytest.mark.parametrize("name", ["rwwd", "us-congress-bills", "stsb-dev", "stsb-test"])
+@pytest.mark.parametrize("name", [n for n, a in catalogue.data_sets().items() if a.local])
 def test_texts_of_the_data_folder_are_those_listed(name):
     asset = catalogue.data_sets()[name]
     assert catalogue.verify(asset, home=DATA) == [(asset.files[0].name, "verified")]
