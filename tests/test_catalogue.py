@@ -598,10 +598,16 @@ def test_every_entry_is_whole(asset):
         assert not (file.name.startswith("/") or ".." in file.name)
     if asset.kind == "data":
         assert len(asset.files) == 1 and asset.place.endswith(asset.files[0].name)
+    if asset.kind == "weights":
+        names = {f.name for f in asset.files if not f.optional}
+        assert {"config.json", "model.safetensors"} <= names and asset.family and asset.parameters
+        assert names & {"tokenizer.json", "vocab.txt"} or {"vocab.json", "merges.txt"} <= names
+        assert ("modules.json" in names) == ("1_Pooling/config.json" in names)
+        assert asset.hub.rpartition("/")[2] == asset.name  # people type either
     for url in asset.urls:  # a commit, not a branch
         assert re.fullmatch(r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/.+", url)
         assert url.endswith("/" + asset.files[0].name) and not asset.fetched
-    assert asset.revision == "main" or re.fullmatch("[0-9a-f]{40}", asset.revision)
+    assert asset.revision == "main" or re.fullmatch(r"[0-9a-f]{40}|refs/pr/\d+", asset.revision)
     assert all(re.fullmatch(r"[\w-]+==[\d.]+", w.requirement) for w in asset.wheels)
 
 
@@ -622,7 +628,7 @@ def test_the_known_hashes():
 
 
 @pytest.mark.skipif("MINIBERT_DATA" not in os.environ, reason="MINIBERT_DATA names no folder of texts")
-@pytest.mark.parametrize("name", ["rwwd", "us-congress-bills", "stsb-dev", "stsb-test"])
+@pytest.mark.parametrize("name", [n for n, a in catalogue.data_sets().items() if a.local])
 def test_texts_of_the_data_folder_are_those_listed(name):
     asset = catalogue.data_sets()[name]
     assert catalogue.verify(asset, home=DATA) == [(asset.files[0].name, "verified")]

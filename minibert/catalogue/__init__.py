@@ -110,8 +110,8 @@ class Row:
     parameters: str
     bytes: int | None
     licence: str
-    where: str
     about: str
+    where: str
 
 
 def describe(assets: dict[str, Asset] | None = None) -> list[Row]:
@@ -125,7 +125,7 @@ def describe(assets: dict[str, Asset] | None = None) -> list[Row]:
             where += "" if not folder or complete(a, folder) else " (incomplete)"
         except EnvironmentProblem as problem:  # a damaged record of one is no reason to hide the others
             where = problem.message
-        rows.append(Row(a.name, a.family, a.parameters, a.bytes or None, a.licence, where, a.about))
+        rows.append(Row(a.name, a.family, a.parameters, a.bytes or None, a.licence, a.about, where))
     return rows
 
 
@@ -251,7 +251,7 @@ def locate_weights(source: str | Path, *, quiet: bool = False, texts_only: bool 
         return fetch(asset, quiet=quiet, only=small(asset) if texts_only else None)
     raise WeightsError(
         f"{word!r} is no folder ({path.absolute()}) and no name in the catalogue{nearest(word, known)}",
-        f"Known names: {', '.join(known)}. A hub id has the form owner/name.",
+        "The names that are known: minibert weights list. A hub id has the form owner/name.",
     )
 
 
