@@ -33,6 +33,9 @@ NAMES = {
     "Trace": "trace",
     "Model": "model",
     "load": "model",
+    "fill": "ask",
+    "choose": "ask",
+    "answer": "ask",
     "TaskSpec": "spec",
 }
 

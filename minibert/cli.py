@@ -285,6 +285,76 @@ def verify(
     return 0 if ladder.holds else 1
 
 
+@app.command(epilog='Example:  minibert fill bert-base-uncased "The capital of France is [MASK]."')
+@verb
+def fill(
+    model: Annotated[str, typer.Argument(help="A catalogue name, a folder, or a hub id.")],
+    text: Annotated[str, typer.Argument(help="A text with [MASK] where a word is hidden.")],
+    top: Annotated[int, typer.Option(help="How many words for each mask.", min=1)] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Guess hidden words with the checkpoint's masked-language head."""
+    import dataclasses
+
+    from .ask import fill as guess
+    from .ask import filler
+    from .progress import say
+
+    words = guess(filler(model), text, top)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(word) for word in words], indent=2, ensure_ascii=False))
+        return
+    several = any(word.mask for word in words)
+    rows = [
+        ({"mask": word.mask + 1} if several else {})
+        | {"word": word.token, "probability": f"{word.probability:.3f}"}
+        for word in words
+    ]
+    say(table_text(rows), sys.stdout)
+
+
+@app.command(
+    epilog="Examples:  minibert pretrain bert-base-uncased texts.txt --out mine   |   "
+    "minibert pretrain all-MiniLM-L6-v2 texts.txt --out head --freeze"
+)
+@verb
+def pretrain(
+    model: Annotated[str, typer.Argument(help="A catalogue name, a folder, or a hub id.")],
+    text: Annotated[Path, typer.Argument(help="UTF-8; one sentence a line, blank lines between documents.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new model.")],
+    next_sentence: Annotated[
+        bool, typer.Option("--next-sentence", help="Also learn whether two pieces follow one another.")
+    ] = False,
+    whole_words: Annotated[bool, typer.Option("--whole-words", help="Hide words, not sub-tokens.")] = False,
+    share: Annotated[float, typer.Option(help="Of tokens that are hidden.")] = 0.15,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Only the head learns.")] = False,
+    epochs: Annotated[int, typer.Option(help="Passes over the texts.")] = 1,
+    learning_rate: Annotated[float, typer.Option(help="At its peak.")] = 5e-5,
+    batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 32,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of an example.")] = 128,
+    validation: Annotated[float, typer.Option(help="Share of documents held out.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Of the order, of what is hidden, of a new head.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, auto.")] = "auto",
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> int:
+    """Go on with masked-language modelling on texts of your own; perplexity before and after."""
+    from .pretrain import Settings, words_of
+    from .pretrain import pretrain as learn
+    from .progress import say
+
+    settings = Settings(
+        next_sentence, whole_words, share, freeze, epochs, learning_rate, batch_size, max_tokens,
+        validation=validation, seed=seed,
+    )  # fmt: skip
+    table = learn(model, text, out, settings, place=device, overwrite=overwrite)
+    for word in ("before", "after"):
+        say(f"{word}: {words_of(table[word])}", sys.stdout)
+    say(f"model: {out}", sys.stdout)
+    return 0 if table["status"] == "completed" else 75
+
+
 @weights_app.command("list", epilog="Example:  minibert weights list --json")
 @verb
 def weights_list(

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 TOKENS_AT_ONCE = 4096  # of inference: large enough for the matrix products, small enough for caches
 # What `save` writes, and may replace.
-PARTS = {"config.json", checkpoint.SINGLE, checkpoint.INDEX, *FILES, *sentence.FILES}
+PRETRAINING = ("history.jsonl", "pretraining.json")  # what pretrain.py leaves beside a model
+PARTS = {"config.json", checkpoint.SINGLE, checkpoint.INDEX, *FILES, *sentence.FILES, *PRETRAINING}
 PARTS_LIKE = re.compile(r"model-\d{5}-of-\d{5}\.safetensors|\d+_\w+/(config\.json|model\.safetensors)")
 # What a head of whole texts is called in config.json.
 PROBLEMS = {

@@ -27,6 +27,7 @@ from .progress import say
 
 CHUNK = 1000  # texts handed to the Rust side at once; bounds memory
 LONGEST_TEXT = 10_000_000  # characters
+MASKS = ("[MASK]", "<mask>")  # how families write a hidden word
 TRUNCATIONS = ("head", "tail", "head+tail", "error", "window")
 FILES = (
     "tokenizer.json",
@@ -129,6 +130,8 @@ class Tokenizer:
         self.single, self.double = frame(backend, False, where), frame(backend, True, where)
         added = backend.get_added_tokens_decoder().values()
         self.special_names = sorted(t.content for t in added if t.special)
+        self.mask = next((name for name in MASKS if backend.token_to_id(name) is not None), "")
+        self.mask_id = backend.token_to_id(self.mask) if self.mask else None
         self.unknown_id = backend.token_to_id(getattr(backend.model, "unk_token", None) or "<unk>")
 
     @classmethod
@@ -293,6 +296,15 @@ class Tokenizer:
                 raise
             raise TokenizerError(f"the tokenizer failed: {problem}") from None
         return found.ids, found.offsets
+
+    def with_masks(self, text: str) -> list[int]:
+        """Ids of one text with its special tokens, the mask token in it read as such."""
+        check_texts([text], None)
+        self.backend.encode_special_tokens = False
+        try:
+            return self.backend.encode(text).ids
+        finally:
+            self.backend.encode_special_tokens = True
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The written form of ids."""

@@ -49,6 +49,9 @@ HOUSE = {
     "model": "align batch catalogue checkpoint config device encoder errors families folder heads sentence system "
     "tokenize trace",
     "train": "batch device errors optim",
+    "masking": "errors tokenize",
+    "pretrain": "batch device errors masking model progress system train",
+    "ask": "align batch errors model",
     "data": "errors spec",
     "baseline": "data errors metrics",
     "report": "errors metrics spec system",
@@ -58,8 +61,8 @@ MEETING = {"__init__", "__main__", "cli", "fit", "predict", "results", "run", "v
 
 # A package from elsewhere -> the units that may import it. Not listed: nobody may.
 ELSEWHERE = {
-    "torch": "batch kernels variants sentence trace encoder heads optim oracle device train safefile checkpoint model verify fit",
-    "numpy": "metrics train tokenize align model data baseline fit predict results",
+    "torch": "batch kernels variants sentence trace encoder heads optim oracle device train pretrain ask safefile checkpoint model verify fit",
+    "numpy": "metrics train masking pretrain tokenize align model data baseline fit predict results",
     "pandas": "data predict results",
     "sklearn": "baseline",
     "safetensors": "safefile checkpoint verify",
