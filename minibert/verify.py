@@ -1,6 +1,7 @@
-"""`minibert verify`: our forward pass held against the reference, stage by stage.
+"""`minibert verify`: our forward and backward pass held against the reference, stage by stage.
 
-In:  a checkpoint.   Out: Ladder, the largest difference at the embeddings, each block, pooler, logits.
+In:  a checkpoint.   Out: Ladder: the largest difference at the embeddings, each block, pooler, logits, and
+     of the gradients of embeddings, each block and the head.
 
 Compared is with transformers where it is installed, else with the tensors in weights/reference/,
 which tests/reference/make_reference.py wrote with it. The first rung that is off names the culprit.
@@ -17,12 +18,18 @@ from safetensors import safe_open
 from torch import Tensor
 
 from . import catalogue, oracle, safefile
-from .batch import pack
+from .batch import Layout, PackedBatch, pack
+from .checkpoint import plain_names, rows_for, theirs_of
 from .errors import EnvironmentProblem
+from .families import ARCHITECTURES, reads
 from .model import Model, load
+from .names import NAMES, TIED
+from .oracle import Reference
 
 # float32: rounding in sums of up to a few thousand products, through every block; docs/evidence.md
 TOLERANCE = 2e-5
+GRADIENT = 1e-4  # of a parameter's largest gradient
+NEGLIGIBLE = 1e-6  # of the model's largest: key biases have a true gradient of zero
 
 # A plain sentence, a pair's worth of punctuation and numbers, one word: three lengths in one pack.
 TEXTS = (
@@ -31,20 +38,23 @@ TEXTS = (
     "Worried.",
 )
 EVERY = 3  # stored references hold each third feature
+GRADIENT_OF = "gradient of "  # a parameter, in a stored reference
+ENTRIES = 6  # ... and of each gradient its largest, and entries at so many places
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A stage and the largest absolute difference there."""
+    """A stage and the largest difference there: absolute, or of gradients as a share of the largest."""
 
     stage: str
     difference: float
     size: float  # largest absolute value of the reference, for scale
+    tolerance: float = TOLERANCE
 
     @property
     def holds(self) -> bool:
-        """Whether it is within TOLERANCE; a NaN is not."""
-        return self.difference <= TOLERANCE
+        """Whether it is within the tolerance; a NaN is not."""
+        return self.difference <= self.tolerance
 
 
 @dataclass(frozen=True)
@@ -63,11 +73,11 @@ class Ladder:
     def __str__(self) -> str:
         wide = max(len(r.stage) for r in self.rungs)
         lines = [
-            f"{self.source} against {self.against}, float32, {len(TEXTS)} texts in one pack; "
-            f"the largest difference, ok up to {TOLERANCE:g}"
+            f"{self.source} against {self.against}, float32, {len(TEXTS)} texts in one pack; the largest difference, "
+            f"ok up to {TOLERANCE:g}, of gradients up to {GRADIENT:g} of a parameter's largest"
         ]
         lines += [
-            f"  {r.stage:<{wide}}  {r.difference:9.2e}  {'ok' if r.holds else f'OFF by more than {TOLERANCE:g}'}"
+            f"  {r.stage:<{wide}}  {r.difference:9.2e}  {'ok' if r.holds else f'OFF by more than {r.tolerance:g}'}"
             for r in self.rungs
         ]
         return "\n".join(lines)
@@ -86,12 +96,14 @@ def verify(source: str, kernel: str = "auto", device: str = "cpu") -> Ladder:
             else [[(7 * i + n) % model.config.vocab_size for i in range(n)] for n in (11, 5, 2)]
         )
         segments = encoded.segments if encoded and model.config.num_segments > 1 else None
-        theirs = oracle.stages(folder, ids, segments, model.config.pad_id, model.head is not None)
-        return climb(source, "transformers " + version(), model, ids, segments, theirs, lambda x: x)
+        kind = model.head.kind if model.head is not None else None
+        architecture = model.config.facts.stem + ARCHITECTURES[reads(kind)] if kind else ""
+        theirs = oracle.reference(folder, ids, segments, model.config.pad_id, kind, architecture)
+        return climb(source, "transformers " + version(), model, ids, segments, theirs)
     if stored.is_file():
         ids, segments, theirs = read_reference(stored)
         return climb(
-            source, f"{stored.name} (stored)", model, ids, segments, theirs, lambda x: x[..., ::EVERY]
+            source, f"{stored.name} (stored)", model, ids, segments, theirs, every_third, fingerprint
         )
     raise EnvironmentProblem(
         f"there is no stored reference for {source} and transformers is not installed",
@@ -99,41 +111,109 @@ def verify(source: str, kernel: str = "auto", device: str = "cpu") -> Ladder:
     )
 
 
-@torch.inference_mode()
+def every_third(stage: Tensor) -> Tensor:
+    """What of a stage a stored reference holds."""
+    return stage[..., ::EVERY]
+
+
+def fingerprint(gradient: Tensor) -> Tensor:
+    """What of a gradient a stored reference holds: its largest absolute value, and entries at fixed places."""
+    flat = gradient.flatten()
+    places = torch.linspace(0, len(flat) - 1, ENTRIES).long()
+    return torch.cat([flat.abs().max()[None], flat[places]])
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of it."""
+    return tensor
+
+
 def climb(
     source: str,
     against: str,
     model: Model,
     ids: list[list[int]],
     segments: list[list[int]] | None,
-    theirs: dict[str, list[Tensor]],
-    cut: Callable[[Tensor], Tensor],
+    theirs: Reference,
+    cut: Callable[[Tensor], Tensor] = whole,
+    mark: Callable[[Tensor], Tensor] = whole,
 ) -> Ladder:
-    """Our stages beside theirs, each cut to the features that theirs holds."""
+    """Our stages and gradients beside theirs, each cut to what theirs holds."""
     batch = pack(ids, segments).to(model.device)
-    trace = model.trace(batch)
-    ours = {"embeddings": trace["embeddings.normed"]}
-    ours |= {f"layers.{i}": trace[f"layers.{i}.ffn_normed"] for i in range(model.config.num_layers)}
-    ours |= {name: trace[name] for name in ("pooled", "logits") if name in trace}
-    model.carried = {name: tensor.to(model.device) for name, tensor in model.carried.items()}
-    if "pooled" in theirs and "pooled" not in ours:
-        ours |= pooled(model, trace.output, batch.layout)
+    with torch.no_grad():  # not inference_mode: the backward pass reads what the layout keeps
+        ours = stages(model, batch)
+    if "pooled" in theirs.stages and "pooled" not in ours:
+        ours |= pooled(model, ours[f"layers.{model.config.num_layers - 1}"], batch.layout)
     rungs = []
-    for stage, tensors in theirs.items():
+    for stage, right in theirs.stages.items():
         if stage in ours:
-            right = torch.cat(tensors)
-            mine = cut(ours[stage].float().cpu()).reshape(right.shape)  # one output: (B,) ours, (B, 1) theirs
-            gap = (mine - right).abs().max()
+            gap = (cut(ours[stage].float().cpu()) - right).abs().max()
             rungs.append(Rung(stage, float(gap), float(right.abs().max())))
-    return Ladder(source, against, tuple(rungs))
+    return Ladder(source, against, (*rungs, *slopes(model, batch, theirs.gradients, mark)))
 
 
-def pooled(model: Model, hidden: Tensor, layout: object) -> dict[str, Tensor]:
+def stages(model: Model, batch: PackedBatch) -> dict[str, Tensor]:
+    """Our embeddings, blocks, pooled and logits; after the last block the norm that some families have there."""
+    trace, last = model.trace(batch), model.config.num_layers - 1
+    out = {"embeddings": trace.get("embeddings.projected", trace["embeddings.normed"])}
+    for i in range(last + 1):
+        out[f"layers.{i}"] = trace.get(f"layers.{i}.out", trace[f"layers.{i}.ffn_normed"])
+    if "final_normed" in trace:
+        out[f"layers.{last}"] = trace["final_normed"]
+    return out | {name: trace[name] for name in ("pooled", "logits", "order") if name in trace}
+
+
+def pooled(model: Model, hidden: Tensor, layout: Layout) -> dict[str, Tensor]:
     """The pooler's output where it is only carried along: tanh(W h + b) of the first token."""
-    weight, bias = model.carried.get("@pooler.dense.weight"), model.carried.get("@pooler.dense.bias")
-    if weight is None or bias is None:
+    found = {n.rpartition(".")[2]: t for n, t in model.carried.items() if n.startswith("@pooler.")}
+    if set(found) != {"weight", "bias"}:
         return {}
-    return {"pooled": torch.tanh(hidden[layout.starts] @ weight.float().T + bias.float())}
+    weight, bias = (found[word].to(hidden.device, torch.float32) for word in ("weight", "bias"))
+    return {"pooled": torch.tanh(hidden[layout.starts].float() @ weight.T + bias)}
+
+
+def slopes(
+    model: Model, batch: PackedBatch, theirs: dict[str, Tensor], mark: Callable[[Tensor], Tensor]
+) -> list[Rung]:
+    """A rung for the gradients of the embeddings, of each block, and of the head: the worst parameter of each."""
+    if not theirs:
+        return []
+    out = model(batch)
+    model.zero_grad(set_to_none=True)
+    oracle.pulled(*(out if isinstance(out, tuple) else (out,))).backward()
+    encoder, head = rows_for(model.config, model.head.kind if model.head is not None else None)
+    ours = theirs_of(encoder, gradients(model.encoder)) | theirs_of(head, gradients(model.head))
+    groups = {r.theirs: group_of(r.ours) for r in encoder} | {r.theirs: "head" for r in head}
+    model.zero_grad(set_to_none=True)
+    plain = plain_names(list(theirs), NAMES[model.config.family])[0]
+    right = {
+        TIED.get(plain[name], plain[name]): x for name, x in theirs.items()
+    }  # a tied one by its first name
+    top = max(float(x.abs().max()) for x in right.values())
+    worst: dict[str, tuple[float, float]] = {}
+    for name, group in groups.items():
+        if name not in right:
+            continue
+        size = float(right[name].abs().max())
+        # A parameter that no answer depends on has no gradient here, and one of zeros there.
+        mine = mark(ours[name].float().cpu()) if name in ours else torch.zeros_like(right[name])
+        gap = float((mine - right[name]).abs().max())
+        share = gap / max(size, top * NEGLIGIBLE / GRADIENT)
+        seen = worst.get(group, (-1.0, 0.0))
+        worst[group] = (share if share > seen[0] or share != share else seen[0], max(seen[1], size))
+    return [Rung(f"gradients of {g}", share, size, GRADIENT) for g, (share, size) in worst.items()]
+
+
+def gradients(module: torch.nn.Module | None) -> dict[str, Tensor]:
+    """Name -> gradient of a module's parameters, where they have one."""
+    named = module.named_parameters(remove_duplicate=False) if module is not None else ()
+    return {name: p.grad for name, p in named if p.grad is not None}
+
+
+def group_of(name: str) -> str:
+    """layers.3 of layers.3.attn.query.weight; embeddings, distance, final_norm."""
+    parts = name.split(".")
+    return ".".join(parts[:2]) if parts[0] == "layers" else parts[0]
 
 
 def version() -> str:
@@ -143,13 +223,16 @@ def version() -> str:
     return importlib.metadata.version("transformers")
 
 
-def read_reference(path: Path) -> tuple[list[list[int]], list[list[int]], dict[str, list[Tensor]]]:
-    """Ids, segments and the slices of every stage from a stored reference file."""
+def read_reference(path: Path) -> tuple[list[list[int]], list[list[int]], Reference]:
+    """Ids, segments, and the slices of every stage and gradient from a stored reference file."""
     safefile.header(path)
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
     lengths = tensors.pop("lengths").tolist()
     ids = [t.tolist() for t in tensors.pop("ids").split(lengths)]
     segments = [t.tolist() for t in tensors.pop("segments").split(lengths)]
+    gradients = {
+        n.removeprefix(GRADIENT_OF): tensors.pop(n) for n in list(tensors) if n.startswith(GRADIENT_OF)
+    }
     order = sorted(tensors, key=lambda n: (n not in ("embeddings",), n in ("pooled", "logits"), len(n), n))
-    return ids, segments, {name: [tensors[name]] for name in order}
+    return ids, segments, Reference({name: tensors[name] for name in order}, gradients)

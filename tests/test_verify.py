@@ -19,10 +19,16 @@ NAME = "all-MiniLM-L6-v2"
 STORED = Path(__file__).parent.parent / "weights" / "reference" / f"{NAME}.safetensors"
 
 
+def stages_of(ladder):
+    """The rungs that are no gradients."""
+    return [r.stage for r in ladder.rungs if r.tolerance == verify.TOLERANCE]
+
+
 def test_stored_references_are_small_and_hold_every_stage():
     assert STORED.stat().st_size < 250_000
     ids, segments, found = verify.read_reference(STORED)
-    assert list(found) == ["embeddings", *(f"layers.{i}" for i in range(6)), "pooled"]
+    assert list(found.stages) == ["embeddings", *(f"layers.{i}" for i in range(6)), "pooled"]
+    assert len(found.gradients) == 101  # every parameter but the pooler's two
     assert [len(i) for i in ids] == [len(s) for s in segments] and len(ids) == len(verify.TEXTS)
 
 
@@ -71,8 +77,12 @@ def test_the_stored_reference_is_what_the_reference_gives():
     spec.loader.exec_module(make)
     again = make.derive(NAME)
     _, _, stored = verify.read_reference(STORED)
-    for stage, tensors in stored.items():
-        assert float((again[stage] - tensors[0]).abs().max()) <= verify.TOLERANCE, stage
+    for stage, tensor in stored.stages.items():
+        assert float((again[stage] - tensor).abs().max()) <= verify.TOLERANCE, stage
+    top = max(float(x.max()) for x in stored.gradients.values())
+    for name, tensor in stored.gradients.items():
+        gap = float((again[verify.GRADIENT_OF + name] - tensor).abs().max())
+        assert gap <= max(verify.GRADIENT * float(tensor.max()), verify.NEGLIGIBLE * top), name
 
 
 @pytest.mark.reference
@@ -80,10 +90,10 @@ def test_a_fine_tuned_model_is_verified_with_its_head(weights, tmp_path):  # noq
     for kind, labels in (("classification", ("a", "b", "c")), ("regression", ())):
         load(weights, head=kind, labels=labels).save(tmp_path / kind)
         ladder = verify.verify(str(tmp_path / kind))
-        assert ladder.holds and [r.stage for r in ladder.rungs[-2:]] == ["pooled", "logits"]
+        assert ladder.holds and stages_of(ladder)[-2:] == ["pooled", "logits"]
     robertas = write_model(tmp_path / "roberta", "roberta", head=3)
     ladder = verify.verify(str(robertas))
-    assert ladder.holds and [r.stage for r in ladder.rungs[-2:]] == ["pooled", "logits"]
+    assert ladder.holds and stages_of(ladder)[-2:] == ["pooled", "logits"]
 
 
 def test_the_catalogue_finds_the_reference():

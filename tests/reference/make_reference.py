@@ -22,8 +22,9 @@ def derive(name: str) -> dict[str, torch.Tensor]:
     """The tensors of a reference file: ids, segments, lengths, and each stage's third features."""
     model = load(name, device="cpu")
     encoded = model.tokenize(verify.TEXTS)
-    found = oracle.stages(model.report.source, encoded.ids, encoded.segments, model.config.pad_id, False)
-    out = {stage: torch.cat(texts)[:, :: verify.EVERY].contiguous() for stage, texts in found.items()}
+    found = oracle.reference(model.report.source, encoded.ids, encoded.segments, model.config.pad_id)
+    out = {stage: verify.every_third(x).contiguous() for stage, x in found.stages.items()}
+    out |= {verify.GRADIENT_OF + name: verify.fingerprint(x) for name, x in found.gradients.items()}
     flat = [
         torch.tensor([i for text in x for i in text], dtype=torch.int32)
         for x in (encoded.ids, encoded.segments)

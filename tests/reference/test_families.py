@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import minibert
-from minibert import kernels
+from minibert import kernels, verify
 from minibert.batch import pack, unpack
 from minibert.checkpoint import rows_for, theirs_of
 from minibert.names import NAMES, TIED
@@ -289,3 +289,19 @@ def test_shards_and_half_precision_both_ways(folders, tmp_path, family):
         assert told == QUIET
         for (name, a), (_, b) in zip(theirs.state_dict().items(), again.state_dict().items(), strict=True):
             assert torch.equal(a, b.to(dtype)), name
+
+
+@each_pair
+def test_the_ladder_of_verify(folders, family, head):
+    """Every rung: embeddings, blocks, logits, and the gradients of each part."""
+    ladder = verify.verify(str(folders(family, head)))
+    stages = [r.stage for r in ladder.rungs]
+    layers = tiny.make(family, head).config.num_hidden_layers
+    assert ladder.holds, str(ladder)
+    assert [f"layers.{i}" for i in range(layers)] == [s for s in stages if s.startswith("layers.")]
+    assert ("logits" in stages) == bool(head) and ("order" in stages) == (head == "pretraining")
+    slopes = {s.removeprefix("gradients of ") for s in stages if s.startswith("gradients of ")}
+    groups = {"embeddings", *(f"layers.{i}" for i in range(layers))} - (
+        {"layers.2"} if family == "albert" else set()  # three layers, two blocks
+    )
+    assert groups | ({"head"} if head else set()) <= slopes
