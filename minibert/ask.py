@@ -152,14 +152,23 @@ def stretches(
     scores = inside[:, 0][:, None] + inside[:, 1][None, :]  # (begin, end)
     fits = torch.ones_like(scores).triu().tril(longest - 1).bool()
     scores = scores.masked_fill(~fits, float("-inf")).flatten()
-    best = scores.topk(min(n_best, int(fits.sum())))
-    out = []
+    best = scores.topk(int(fits.sum()))
+    out: dict[tuple[int, int], Answer] = {}
     for score, place in zip(best.values.tolist(), best.indices.tolist()):
         begin, end = divmod(place, len(offsets))
-        a, b = offsets[begin][0], offsets[end][1]
-        a += len(text[a:b]) - len(text[a:b].lstrip())  # a sub-token may take the space before it along
-        out.append(Answer(text[a:b], a, b, score, 0.0))
-    return out
+        a, b = stripped(text, offsets[begin][0], offsets[end][1])
+        if a < b:
+            out.setdefault((a, b), Answer(text[a:b], a, b, score, 0.0))
+        if len(out) == n_best:
+            break
+    return list(out.values())
+
+
+def stripped(text: str, a: int, b: int) -> tuple[int, int]:
+    """The same characters without spaces at the ends: a sub-token may take the one before it along."""
+    kept = text[a:b].strip()
+    a += text[a:b].find(kept)
+    return a, a + len(kept)
 
 
 def ranked(found: list[Answer], n_best: int) -> list[Answer]:

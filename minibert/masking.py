@@ -52,7 +52,7 @@ class Sentence:
 def documents(text: str) -> list[list[str]]:
     """Lines to documents: blank lines stand between them; without any, every line is a document."""
     lines = [line.strip() for line in text.splitlines()]
-    if "" not in lines[:-1]:
+    if "" not in lines:
         return [[line] for line in lines if line]
     out: list[list[str]] = [[]]
     for line in lines:

@@ -433,6 +433,8 @@ def load(
     top = heads.HEADS[kind] if kind else None
     if top and head == "own" and top.pretrained and not checkpoint.holds(folder, settings, kind):
         kind = top = None  # encoders cut out of such a model still say in config.json what it was
+    if kind:
+        heads.line_of(settings, kind)  # raises where this family has no such head
     classes = new_outputs(top, labels) if new else None
     loaded = checkpoint.load(
         folder,

@@ -154,13 +154,14 @@ def examples(model: Model, path: Path, settings: Settings) -> tuple[Examples, Ex
     except UnicodeDecodeError as problem:
         raise DataError(f"{path} is no UTF-8: byte {problem.start}", "Save it as UTF-8.") from None
     found = masking.tokenized(model.tokenizer, texts)
-    if len(found) < 2:
+    least = 2 if settings.next_sentence else 1  # a pair may need another document
+    if len(found) < 2 * least:
         raise DataError(
-            f"{path} holds {len(found)} documents with text; two are needed, one of them held out",
+            f"{path} holds {len(found)} documents with text; {2 * least} are needed, {least} of them held out",
             "Write one sentence a line, and a blank line between documents.",
         )
     order = np.random.default_rng([settings.seed, 0]).permutation(len(found))
-    count = min(max(1, round(settings.validation * len(found))), len(found) - 1)
+    count = min(max(least, round(settings.validation * len(found))), len(found) - least)
     parts = [[found[i] for i in sorted(places)] for places in (order[count:], order[:count])]
     if settings.next_sentence:
         made = [masking.pairs(model.tokenizer, part, settings.max_tokens, settings.seed) for part in parts]

@@ -17,7 +17,7 @@ from .test_kernels import OWN
 from .test_run import finished, task, texts, weights, write  # noqa: F401  fixtures
 
 ROOT = Path(__file__).parent.parent
-VERBS = ("run", "check", "init", "predict", "embed", "verify", "weights")
+VERBS = ("run", "check", "init", "predict", "embed", "verify", "fill", "pretrain", "weights")
 
 
 def minibert_says(*words, cwd=None, **environment):
