@@ -1,0 +1,108 @@
+"""Embeddings against sentence-transformers, both ways: every pooling, dense layers, normalising, pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import minibert
+from minibert import heads
+
+from ..helpers import fill, write_model
+
+pytestmark = pytest.mark.reference
+st = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+
+# float32: a mean of hidden states that agree within 2e-5, of length 1 or a few
+CLOSE = 1e-5
+TEXTS = ["the cat sat on a mat.", "un", "the dog ran fast, is it not?", "a cat", "it is not a dog!"]
+WAYS = {
+    **{name: (name,) for name in heads.POOLING},
+    "cls and mean": ("cls", "mean"),
+    "weighted, last and max": ("weightedmean", "lasttoken", "max"),
+}
+
+
+def modules(folder, pooling, dense=None, normalise=False):
+    """A SentenceTransformer put together from its parts, on a checkpoint of ours."""
+    from sentence_transformers import models
+
+    body = models.Transformer(str(folder), max_seq_length=40)
+    width = 24 * len(pooling)
+    parts = [body, models.Pooling(24, pooling_mode=pooling if len(pooling) > 1 else pooling[0])]
+    if dense is not None:
+        parts.append(
+            models.Dense(width, 11, bias=dense != "no bias", activation_function=dense_activation(dense))
+        )
+    if normalise:
+        parts.append(models.Normalize())
+    return st.SentenceTransformer(modules=parts, device="cpu")
+
+
+def dense_activation(word):
+    return torch.nn.Identity() if word == "Identity" else torch.nn.Tanh()
+
+
+def gap(a, b):
+    assert a.shape == b.shape
+    return float(np.abs(a - b).max())
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_every_pooling_both_ways(tmp_path, family, way, normalise):
+    theirs = modules(write_model(tmp_path / "in", family), WAYS[way], normalise=normalise)
+    theirs.save(str(tmp_path / "theirs"))
+    right = theirs.encode(TEXTS)
+    model = minibert.load(tmp_path / "theirs", device="cpu")
+    assert gap(model.embed(TEXTS), right) <= CLOSE
+    model.save(tmp_path / "ours")
+    again = st.SentenceTransformer(str(tmp_path / "ours"), device="cpu")
+    assert gap(again.encode(TEXTS), right) <= 1e-6
+
+
+@pytest.mark.parametrize("dense", ["Tanh", "Identity", "no bias"])
+def test_a_dense_layer_behind_the_pooling(tmp_path, dense):
+    theirs = modules(write_model(tmp_path / "in"), ("mean",), dense, normalise=True)
+    theirs.save(str(tmp_path / "theirs"))
+    right = theirs.encode(TEXTS)
+    model = minibert.load(tmp_path / "theirs", device="cpu")
+    assert right.shape == (5, 11) and gap(model.embed(TEXTS), right) <= CLOSE
+    model.save(tmp_path / "ours")
+    assert gap(st.SentenceTransformer(str(tmp_path / "ours"), device="cpu").encode(TEXTS), right) <= 1e-6
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
+def test_a_model_that_came_without_its_files_gets_them(tmp_path, pooling, normalise):
+    model = minibert.load(write_model(tmp_path / "in"), device="cpu")
+    model.embedder = model.embedding(pooling, normalise)
+    model.save(tmp_path / "ours")
+    again = st.SentenceTransformer(str(tmp_path / "ours"), device="cpu")
+    assert gap(again.encode(TEXTS), model.embed(TEXTS)) <= CLOSE
+
+
+def test_minilm_on_real_texts(minilm, tmp_path):
+    from minibert import catalogue
+    from minibert.data import read_table
+
+    texts = read_table(catalogue.locate_data("reuters-r8-test"), encoding="utf-8").frame["Text"].tolist()[:40]
+    right = st.SentenceTransformer(str(minilm), device="cpu").encode(texts)
+    model = minibert.load(minilm, device="cpu")
+    assert gap(model.embed(texts), right) <= CLOSE
+    model.save(tmp_path / "ours", dtype=torch.float16)
+    halved = st.SentenceTransformer(str(tmp_path / "ours"), device="cpu")
+    assert gap(halved.float().encode(texts), right) <= 2e-3
+
+
+def test_a_regression_on_pairs_is_a_cross_encoder(tmp_path):
+    pairs = list(zip(TEXTS, TEXTS[::-1]))
+    model = minibert.load(write_model(tmp_path / "in"), "regression", device="cpu")
+    fill(model.head, 4)
+    model.head.standardise(torch.tensor([1.0, 3.0, 2.0]))
+    model.save(tmp_path / "ours")
+    theirs = st.CrossEncoder(str(tmp_path / "ours"), device="cpu", activation_fn=torch.nn.Identity())
+    ours = model.predict([a for a, _ in pairs], [b for _, b in pairs])["value"].to_numpy()
+    assert np.abs(theirs.predict(pairs) - ours).max() <= 1e-4
