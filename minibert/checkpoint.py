@@ -146,7 +146,7 @@ def load(
     wanted = encoder_rows + [r for r in asked if r not in fresh]
     sizes = settings.sizes | ({"C": classes} if classes else classes_in(by_plain, head_rows))
     known = {r.theirs for r in encoder_rows + head_rows}
-    carried = [n for n in by_plain if n not in known and n.removeprefix("@").startswith(table.carried)]
+    carried = [n for n in by_plain if n not in known and n in table.carried]
     strange = set(by_plain) - known - set(carried)
     problems = disagreements(wanted, by_plain, sizes, strange, settings.facts.keys)
     if problems:
@@ -156,7 +156,7 @@ def load(
     tensors = read_rows(wanted, by_plain, dtype)
     dropped = [r.theirs for r in fresh if r.theirs in by_plain]
     if new and not (pretrained and not fresh):
-        dropped += [n for n in carried if not n.endswith(COUNTER)]
+        dropped += [n for n in carried if n != COUNTER]
     kept = {n: read(by_plain[n], None) for n in carried if n not in dropped and n not in repeats}
     differing = [n for n in ties if n in by_plain and ties[n] in by_plain and n not in (*repeats, *dropped)]
     names = {r.ours for r in encoder_rows}
@@ -288,7 +288,7 @@ def disagreements(
             )
     for name in sorted(set(found) - strange):
         short, dtype = full(name, ""), found[name].dtype
-        if dtype not in DTYPES and (short, dtype) != (COUNTER, "I64"):
+        if dtype not in DTYPES and (name, dtype) != (COUNTER, "I64"):
             out.append(f"dtype: {shown(short)} is {shown(dtype)}; read are {', '.join(DTYPES)}")
     return out
 

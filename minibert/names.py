@@ -226,14 +226,14 @@ class Names(NamedTuple):
     later: list[Row] = []  # of every layer but the first
 
     @property
-    def carried(self) -> tuple[str, ...]:
-        """What may stand in a file beside what is asked for, by the start of the name: heads, the counter."""
-        rows = [row.theirs.removeprefix("@") for head in self.heads.values() for row in head]
-        return (*sorted({name.split(".")[0] + "." for name in rows} | {"pooler."}), COUNTER)
+    def carried(self) -> set[str]:
+        """What may stand in a file beside what is asked for: other heads of the family, the counter."""
+        rows = {row.theirs for head in self.heads.values() for row in head}
+        return rows | {name for name, target in TIED.items() if name in rows or target in rows} | {COUNTER}
 
 
 # A counter 0, 1, 2 ... that older files store; the only whole numbers in a checkpoint.
-COUNTER = "embeddings.position_ids"
+COUNTER = "@embeddings.position_ids"
 
 ROBERTA = Names("roberta.", EMBEDDINGS, BERT_LAYER, ROBERTA_HEADS)
 NAMES = {

@@ -9,12 +9,13 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import minibert
 from minibert import kernels, verify
 from minibert.batch import pack, unpack
 from minibert.checkpoint import rows_for, theirs_of
+from minibert.errors import WeightsError
 from minibert.names import NAMES, TIED
 
 from . import tiny
@@ -305,3 +306,48 @@ def test_the_ladder_of_verify(folders, family, head):
         {"layers.2"} if family == "albert" else set()  # three layers, two blocks
     )
     assert groups | ({"head"} if head else set()) <= slopes
+
+
+FAULTS = ("dropped", "added", "transposed", "renamed", "another dtype")
+
+
+def spoil(tensors, fault, name):
+    """One tensor of a file made wrong; returns the name that the error must hold."""
+    tensor = tensors[name]
+    if fault == "dropped":
+        del tensors[name]
+    elif fault == "added":
+        name = name.replace("weight", "wait").replace("bias", "bies")
+        tensors[name] = tensor.clone()
+    elif fault == "transposed":
+        tensors[name] = tensor.T.contiguous() if tensor.dim() > 1 else tensor[:-1].clone()
+    elif fault == "renamed":
+        tensors[name + "s"] = tensors.pop(name)
+    else:
+        tensors[name] = tensor.to(torch.int32)
+    return name
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@each_pair
+def test_a_spoilt_file_fails_with_the_tensors_name(folders, tmp_path, family, head, fault):
+    """A tensor of the encoder, of its last block, and of the head, each in turn."""
+    folder = folders(family, head)
+    whole = load_file(folder / "model.safetensors")
+    model = ours(folder)
+    encoder, top = (
+        [r.theirs.replace("@", model.report.prefix) for r in rows]
+        for rows in rows_for(model.config, head or None)
+    )
+    named = [n for n in (encoder[0], encoder[-1], *top[-2:]) if n in whole]
+    assert len(named) >= (4 if head and head not in ("mlm", "pretraining") else 2)
+    for name in named:
+        if fault == "transposed" and whole[name].dim() == 2 and len(set(whole[name].shape)) == 1:
+            continue  # a square matrix transposed is another matrix, which no file can tell
+        tensors = dict(whole)
+        shown = spoil(tensors, fault, name)
+        save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+        with pytest.raises(WeightsError) as caught:
+            minibert.load(tmp_path, device="cpu")
+        assert shown.removeprefix(model.report.prefix) in str(caught.value)
