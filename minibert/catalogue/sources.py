@@ -328,11 +328,15 @@ def opened(archive: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def find(members: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    """The member of this name; no other is ever read."""
+    """The member of this name, which is the only one that is read, compressed as wheels are."""
+    archive = Path(members.filename).name
     try:
-        return members.getinfo(name)
+        member = members.getinfo(name)
     except KeyError:
-        raise Failed(f"{Path(members.filename).name} holds no {name}") from None
+        raise Failed(f"{archive} holds no {name}") from None
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise Failed(f"{archive} is damaged: {name} is compressed by method {member.compress_type}")
+    return member
 
 
 def take_along(members: zipfile.ZipFile, wheel: Wheel, other: Asset) -> None:

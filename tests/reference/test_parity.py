@@ -129,6 +129,17 @@ def test_minilm_gives_the_reference_hidden_states_on_real_texts(minilm, reuters,
     assert compare_hidden(minilm, encoded.ids, encoded.segments, dtype, "auto") <= HIDDEN[dtype]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", HIDDEN, ids=str)
+def test_mpnet_gives_the_reference_hidden_states_on_real_texts(mpnet, reuters, dtype):
+    """Real weights of another family: relative positions, twelve blocks of 768."""
+    texts = sorted(reuters[:100], key=len)[::6]
+    encoded = minibert.load(mpnet).tokenize(texts)
+    lengths = {len(x) for x in encoded.ids}
+    assert len(lengths) > 12 and max(lengths) > 256, "ragged, and farther apart than the last bucket begins"
+    assert compare_hidden(mpnet, encoded.ids, encoded.segments, dtype, "auto") <= HIDDEN[dtype]
+
+
 def test_minilm_on_real_pairs(minilm, reuters):
     model = minibert.load(minilm)
     encoded = model.tokenize(reuters[:8], reuters[8:16], max_tokens=100)

@@ -84,17 +84,28 @@ def test_a_model_that_came_without_its_files_gets_them(tmp_path, pooling, normal
     assert gap(again.encode(TEXTS), model.embed(TEXTS)) <= CLOSE
 
 
-def test_minilm_on_real_texts(minilm, tmp_path):
-    from minibert import catalogue
-    from minibert.data import read_table
+@pytest.mark.parametrize("name", ["minilm", pytest.param("mpnet", marks=pytest.mark.slow)])
+def test_embeddings_of_real_texts(request, name, real_texts):
+    """Texts of one word to several hundred, some cut off; each with its own pooling, length and norm."""
+    folder = request.getfixturevalue(name)
+    texts = [*real_texts[:40], "Worried.", " ".join(real_texts[40:60])]
+    model = minibert.load(folder, device="cpu")
+    theirs = st.SentenceTransformer(str(folder), device="cpu")
+    lengths = model.tokenize(texts).lengths.tolist()
+    assert max(lengths) == theirs.max_seq_length and min(lengths) < 8, "cut off, and short"
+    right = theirs.encode(texts, batch_size=16)
+    found = gap(model.embed(texts), right)
+    print(
+        f"{name}: largest difference of an embedding {found:.1e}; of two texts {np.abs(right[0] - right[1]).max():.1e}"
+    )
+    assert found <= CLOSE
 
-    texts = read_table(catalogue.locate_data("reuters-r8-test"), encoding="utf-8").frame["Text"].tolist()[:40]
-    right = st.SentenceTransformer(str(minilm), device="cpu").encode(texts)
+
+def test_a_half_precision_file_is_theirs(minilm, real_texts, tmp_path):
     model = minibert.load(minilm, device="cpu")
-    assert gap(model.embed(texts), right) <= CLOSE
     model.save(tmp_path / "ours", dtype=torch.float16)
-    halved = st.SentenceTransformer(str(tmp_path / "ours"), device="cpu")
-    assert gap(halved.float().encode(texts), right) <= 2e-3
+    halved = st.SentenceTransformer(str(tmp_path / "ours"), device="cpu").float()
+    assert gap(halved.encode(real_texts[:8]), model.embed(real_texts[:8])) <= 2e-3
 
 
 def test_a_regression_on_pairs_is_a_cross_encoder(tmp_path):
