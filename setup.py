@@ -59,6 +59,7 @@ setup(
         "huggingface_hub>=0.30",
         "pandas>=2.2",
         "scikit-learn>=1.5",
+        "scipy>=1.11",
         "matplotlib>=3.8",
         "Jinja2>=3.1",
         "typer>=0.24,<0.29",  # 0.29 imports pydantic at every start
