@@ -11,8 +11,10 @@ import ast
 import inspect
 import re
 import sys
+from collections import defaultdict
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,8 +23,12 @@ from minibert import encoder, heads, variants
 from minibert.batch import PackedBatch, pad, unpad
 from minibert.families import reads
 from minibert.kernels import padded, reference, sdpa
+from minibert.scratch import encoder as np_encoder
+from minibert.scratch import heads as np_heads
+from minibert.scratch import layers as np_layers
 
-from .helpers import CLASSES, EVERY, LENGTHS, toy_batch, toy_config, toy_encoder
+from .helpers import CLASSES, EVERY, LENGTHS, toy_batch, toy_config, toy_encoder, toy_ids
+from .test_scratch import toys
 
 SIZES = {
     "B": 3,
@@ -125,7 +131,7 @@ def test_the_modules_own_line_of_the_encoder():
 
 # --- comments behind lines ------------------------------------------------------------------------
 
-FILES = (encoder, variants, heads, batches, reference, sdpa, padded)
+FILES = (encoder, variants, heads, batches, reference, sdpa, padded, np_layers, np_encoder, np_heads)
 
 
 def calls():
@@ -140,6 +146,13 @@ def calls():
     span = heads.Span(toy_config(), None)
     yield lambda: span.loss(torch.randn(18, 2), torch.zeros(3, 2, dtype=torch.int64), batch.layout)
     yield lambda: unpad(pad(torch.randn(18, 24), batch.layout)[0], batch.layout)
+    packed, (twin, targets), masked = np_encoder.pack(toy_ids()), toys("classification")[2:], toys("mlm")[2]
+    yield lambda: twin.gradients(packed, targets)
+    yield lambda: np_layers.squared_error(np.zeros(3), np.ones(3))
+    trace = masked.forward(packed)
+    masked.params.grads, hidden = defaultdict(float), trace["layers.2.ffn_normed"]
+    yield lambda: np_heads.decode(masked.params, 1e-12, packed, trace, hidden)
+    yield lambda: np_heads.decode_backward(masked.params, 1e-12, packed, trace, hidden, trace["logits"])
 
 
 class Claim(NamedTuple):
@@ -181,7 +194,7 @@ def watch(wrong: dict[str, str], held: set[str]):
             claim, now = last[0], claims.get(frame.f_lineno)
             if claim is not None and (now is not claim or event == "return"):
                 found = frame.f_locals.get(claim.name) if claim.name else value if event == "return" else None
-                if isinstance(found, torch.Tensor):
+                if isinstance(found, (torch.Tensor, np.ndarray)):
                     held.add(claim.place)
                     if not agrees(claim.shape, tuple(found.shape), bound):
                         wrong[claim.place] = (
