@@ -9,6 +9,7 @@ which tests/reference/make_reference.py wrote with it. The first rung that is of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ TEXTS = (
     "Profits rose 3.5% in 1987; the company's shares did not.",
     "Worried.",
 )
-EVERY = 3  # stored references hold each third feature
+STORED = 190_000  # bytes of stages in a stored reference, which holds each so-manieth feature
 GRADIENT_OF = "gradient of "  # a parameter, in a stored reference
 ENTRIES = 6  # ... and of each gradient its largest, and entries at so many places
 
@@ -102,8 +103,16 @@ def verify(source: str, kernel: str = "auto", device: str = "cpu") -> Ladder:
         return climb(source, "transformers " + version(), model, ids, segments, theirs)
     if stored.is_file():
         ids, segments, theirs = read_reference(stored)
+        stride = -(-model.config.hidden_width // theirs.stages["embeddings"].shape[-1])
         return climb(
-            source, f"{stored.name} (stored)", model, ids, segments, theirs, every_third, fingerprint
+            source,
+            f"{stored.name} (stored)",
+            model,
+            ids,
+            segments,
+            theirs,
+            lambda x: x[..., ::stride],
+            fingerprint,
         )
     raise EnvironmentProblem(
         f"there is no stored reference for {source} and transformers is not installed",
@@ -111,15 +120,15 @@ def verify(source: str, kernel: str = "auto", device: str = "cpu") -> Ladder:
     )
 
 
-def every_third(stage: Tensor) -> Tensor:
-    """What of a stage a stored reference holds."""
-    return stage[..., ::EVERY]
+def stride_of(stages: dict[str, Tensor]) -> int:
+    """Each so-manieth feature is stored: as many as fit in STORED bytes of float32."""
+    return math.ceil(sum(x.numel() for x in stages.values()) * 4 / STORED)
 
 
 def fingerprint(gradient: Tensor) -> Tensor:
     """What of a gradient a stored reference holds: its largest absolute value, and entries at fixed places."""
     flat = gradient.flatten()
-    places = torch.linspace(0, len(flat) - 1, ENTRIES).long()
+    places = torch.linspace(0, len(flat) - 1, ENTRIES, dtype=torch.float64).long()
     return torch.cat([flat.abs().max()[None], flat[places]])
 
 

@@ -55,7 +55,7 @@ HOUSE = {
     "data": "errors spec",
     "baseline": "data errors metrics",
     "report": "errors metrics spec system",
-    "scratch": "baseline catalogue config data errors metrics names spec tokenize",
+    "scratch": "baseline catalogue config data errors families metrics names spec tokenize",
 }
 # Where everything meets: these may import anything above, and none above may import them.
 MEETING = {"__init__", "__main__", "cli", "fit", "predict", "results", "run", "verify"}

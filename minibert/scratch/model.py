@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from .. import config as configs
 from ..errors import ConfigError, WeightsError
+from ..families import reads
 from ..names import ALIASES, NAMES, Row
 from . import encoder
 from .encoder import Pack, Trace
@@ -19,13 +20,7 @@ from .heads import HEADS
 from .layers import Array, Parameters
 
 BERT = NAMES["bert"]
-MLM = [  # the head of BERT's pre-training; its decoder is the word table
-    Row("read.dense.weight", "cls.predictions.transform.dense.weight", "D D"),
-    Row("read.dense.bias", "cls.predictions.transform.dense.bias", "D"),
-    Row("read.norm.weight", "cls.predictions.transform.LayerNorm.weight", "D"),
-    Row("read.norm.bias", "cls.predictions.transform.LayerNorm.bias", "D"),
-    Row("out.bias", "cls.predictions.bias", "V"),
-]
+TIED = "cls.predictions.decoder.weight"  # the word table itself, read backwards
 
 
 @dataclass
@@ -68,8 +63,8 @@ def load(folder: Path, head: str = "", outputs: int = 0, seed: int = 0, dtype: t
         raise ConfigError(f"the twin has no {wish}", f"It has bert with gelu, head {', '.join(HEADS)} or ''.")
     each = [(row, i) for i in range(config.num_layers) for row in BERT.layer]
     rows = BERT.encoder + [Row(row.ours.format(i), row.theirs.format(i), row.shape) for row, i in each]
-    own = ({"": []} | BERT.heads | {"mlm": MLM})[head]
-    rows += [row for row in own if not (outputs and row.ours.startswith("out."))]
+    own = BERT.heads[reads(head)] if head else []
+    rows += [row for row in own if row.theirs != TIED and not (outputs and row.ours.startswith("out."))]
     arrays, sizes, faults = {}, dict(config.sizes), []
     try:
         with safe_open(path, framework="numpy") as file:

@@ -15,15 +15,16 @@ from minibert import catalogue, oracle, verify
 from minibert.model import load
 
 MOST_BYTES = 250_000
-NAMES = ("all-MiniLM-L6-v2",)
+NAMES = ("all-MiniLM-L6-v2", "all-mpnet-base-v2")
 
 
 def derive(name: str) -> dict[str, torch.Tensor]:
-    """The tensors of a reference file: ids, segments, lengths, and each stage's third features."""
+    """The tensors of a reference file: ids, segments, lengths, and some features of each stage, marks of each gradient."""
     model = load(name, device="cpu")
     encoded = model.tokenize(verify.TEXTS)
     found = oracle.reference(model.report.source, encoded.ids, encoded.segments, model.config.pad_id)
-    out = {stage: verify.every_third(x).contiguous() for stage, x in found.stages.items()}
+    stride = verify.stride_of(found.stages)
+    out = {stage: x[:, ::stride].contiguous() for stage, x in found.stages.items()}
     out |= {verify.GRADIENT_OF + name: verify.fingerprint(x) for name, x in found.gradients.items()}
     flat = [
         torch.tensor([i for text in x for i in text], dtype=torch.int32)
