@@ -14,20 +14,27 @@ from safetensors.torch import load_file, save_file
 import minibert
 from minibert import kernels, verify
 from minibert.batch import pack, unpack
-from minibert.checkpoint import rows_for, theirs_of
+from minibert.checkpoint import rows_for
 from minibert.errors import WeightsError
-from minibert.names import NAMES, TIED
 
+from ..questions import (
+    GRADIENT,
+    HIDDEN,
+    LOSS,
+    NEGLIGIBLE,
+    gradients,
+    once,
+    our_loss,
+    pair,
+    question,
+    stages,
+    without_dropout,
+)
 from . import tiny
 
 pytestmark = pytest.mark.reference
 transformers = pytest.importorskip("transformers", reason="the reference is not installed")
 
-# float32: sums of dozens of products in another order, through every block; float64: 9 digits further down.
-HIDDEN = {torch.float32: 2e-5, torch.float64: 1e-10}
-GRADIENT = 1e-4  # of a parameter's largest gradient
-NEGLIGIBLE = 1e-6  # of the model's largest: key biases have a true gradient of zero
-LOSS = 1e-5  # relative
 QUIET = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
 
 FAMILIES = list(tiny.FAMILIES)
@@ -49,25 +56,15 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def rotary_in_the_models_own_precision(monkeypatch):
-    """The reference turns queries in float32 also in a float64 model, so that it is no measure there."""
-    from transformers.models.modernbert import modeling_modernbert as theirs
-
-    def turned(q, k, cos, sin, unsqueeze_dim=1):
-        cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
-        return tuple(x * cos + theirs.rotate_half(x) * sin for x in (q, k))
-
-    monkeypatch.setattr(theirs, "apply_rotary_pos_emb", turned)
+def own_precision():
+    with tiny.own_precision():
+        yield
 
 
 def ours(folder, dtype=torch.float32, **options):
     model = minibert.load(folder, device="cpu", dtype=str(dtype).removeprefix("torch."), **options)
     assert not model.report.new and not model.report.warnings
     return model
-
-
-def pair(tensors):
-    return tensors if isinstance(tensors, tuple) else (tensors,)
 
 
 @pytest.mark.parametrize("dtype", HIDDEN, ids=str)
@@ -82,21 +79,11 @@ def test_hidden_states(folders, family, kernel, dtype):
     with torch.no_grad():
         out = tiny.answers(theirs, "", ids, segments, output_hidden_states=True)
         trace = model.trace(pack(ids, segments))
-    stages = out.hidden_states
-    assert len(stages) >= model.config.num_layers
-    mine = [
-        trace.get(f"layers.{i}.out", trace.get(f"layers.{i}.ffn_normed"))
-        for i in range(model.config.num_layers)
-    ]
-    mine.insert(0, trace.get("embeddings.projected", trace["embeddings.normed"]))
-    if "final_normed" in trace:  # the reference's last one is that after the last norm
-        mine[-1] = trace["final_normed"]
-    mine = mine[-len(stages) :]
-    worst = 0.0
-    for stage, right in zip(mine, stages):
+    mine, worst = stages(trace, model.config.num_layers), 0.0
+    for stage, right in zip(mine, out.hidden_states, strict=True):
         for a, b, text in zip(unpack(stage, trace.layout), right, ids):
             worst = max(worst, float((a - b[: len(text)]).abs().max()))
-    print(f"{family}: {len(stages)} stages, {dtype}, kernel {kernel}: {worst:.1e}")
+    print(f"{family}: {len(mine)} stages, {dtype}, kernel {kernel}: {worst:.1e}")
     assert worst <= HIDDEN[dtype]
 
 
@@ -118,85 +105,6 @@ def test_logits(folders, family, head, dtype):
         assert (a - b).abs().max() <= HIDDEN[dtype]
 
 
-def question(head, theirs, ids):
-    """(targets for our loss, labels for the reference's forward) of a head, on these texts."""
-    generator = torch.Generator().manual_seed(7)
-    texts, tokens, longest = len(ids), sum(map(len, ids)), max(map(len, ids))
-
-    def draw(high, *shape):
-        return torch.randint(0, high, shape, generator=generator)
-
-    def spread(packed, fill):
-        out = torch.full((texts, longest), fill)
-        for row, part in zip(out, packed.split([len(t) for t in ids])):
-            row[: len(part)] = part
-        return out
-
-    if head == "classification":
-        targets = draw(7, texts)
-        return targets, {"labels": targets}
-    if head == "multilabel":
-        targets = draw(2, texts, 5).float()
-        return targets, {"labels": targets}
-    if head == "regression":
-        targets = torch.randn(texts, generator=generator)
-        return targets, {"labels": targets}
-    if head == "choice":
-        targets = draw(2, texts // 2)
-        return targets, {"labels": targets}
-    if head == "nsp":
-        targets = draw(2, texts)
-        return targets, {"labels": targets}
-    if head == "span":
-        places = torch.tensor([[len(t) // 3, len(t) - 1] for t in ids])
-        return places, {"start_positions": places[:, 0], "end_positions": places[:, 1]}
-    if head == "detection":
-        targets = draw(2, tokens)
-        return targets, {"labels": spread(targets, 0)}
-    targets = draw(6 if head == "tokens" else 101, tokens)
-    targets[draw(2, tokens) == 0] = -1  # not every token is asked for
-    labels = {"labels": spread(targets, -1).masked_fill(spread(targets, -1) < 0, -100)}
-    if head == "pretraining":
-        order = draw(2, texts)
-        name = "sentence_order_label" if theirs.config.model_type == "albert" else "next_sentence_label"
-        return (targets, order), {**labels, name: order}
-    return targets, labels
-
-
-def our_loss(model, batch, targets):
-    """(sum, count) with the extra that two heads need."""
-    logits = model(batch)
-    if model.head.kind == "span":
-        return model.head.loss(logits, targets, batch.layout)
-    return model.head.loss(logits, targets)
-
-
-def gradients(model):
-    """Our gradients under the names the reference uses."""
-    encoder_rows, head_rows = rows_for(model.config, model.head.kind)
-    own = {n: p.grad for n, p in model.encoder.named_parameters() if p.grad is not None}
-    top = {n: p.grad for n, p in model.head.named_parameters(remove_duplicate=False) if p.grad is not None}
-    found = theirs_of(encoder_rows, own) | theirs_of(head_rows, top)
-    prefix = NAMES[model.config.family].prefix
-    return {name.replace("@", prefix): grad for name, grad in found.items()}
-
-
-def once(family, found):
-    """One name for a parameter that has two."""
-    names = {old: new.replace("@", NAMES[family].prefix) for old, new in TIED.items()}
-    return {names.get(name, name): grad for name, grad in found.items()}
-
-
-def without_dropout(*models):
-    for model in models:
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-            for name in ("probs_dropout", "dropout_prob", "attention_dropout", "attn_dropout"):
-                if isinstance(getattr(module, name, None), float):
-                    setattr(module, name, 0.0)
-
-
 @pytest.mark.parametrize("kernel", list(kernels.KERNELS))
 @pytest.mark.parametrize(("family", "head"), [p for p in tiny.PAIRS if p[1]])
 def test_loss_and_gradients_in_train_mode(folders, family, head, kernel):
@@ -206,14 +114,14 @@ def test_loss_and_gradients_in_train_mode(folders, family, head, kernel):
     without_dropout(model, theirs)
     # Of spans the reference lets padding take part in the softmax: texts of one length have none.
     ids, segments = tiny.batch(theirs.config, (11,) * 6 if head == "span" else tiny.LENGTHS)
-    targets, labels = question(head, theirs, ids)
+    targets, labels = question(family, head, ids)
     out = tiny.answers(theirs, head, ids, segments, **labels)
     out.loss.backward()
-    total, count = our_loss(model, pack(ids, segments), targets)
-    (total / count).backward()
-    assert abs((total / count).item() - out.loss.item()) <= LOSS * abs(out.loss.item())
+    loss = our_loss(model, pack(ids, segments), targets)
+    loss.backward()
+    assert abs(loss.item() - out.loss.item()) <= LOSS * abs(out.loss.item())
     right = once(family, {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None})
-    mine = once(family, gradients(model))
+    mine = gradients(model)
     assert set(right) == set(mine)
     top, shares = max(float(g.abs().max()) for g in right.values()), []
     for name in right:

@@ -7,10 +7,14 @@ hide a swap.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from ..questions import CLASSES, LENGTHS, texts
 
 SIZES = {
     "vocab_size": 101,
@@ -73,13 +77,35 @@ HEADS = {
 # Not every family publishes every head.
 ONLY = {"nsp": {"bert"}, "pretraining": {"bert", "albert"}, "detection": {"electra"}}
 PAIRS = [(family, head) for head in HEADS for family in FAMILIES if family in ONLY.get(head, FAMILIES)]
-CLASSES = {"classification": 7, "multilabel": 5, "regression": 1, "tokens": 6}
 PROBLEMS = {
     "classification": "single_label_classification",
     "multilabel": "multi_label_classification",
     "regression": "regression",
 }
-LENGTHS = (5, 11, 2, 40, 11, 3)  # ragged, one length twice; even in number, for choices of two
+
+
+def attention(family: str) -> str:
+    """Which of its own kernels computes in the model's precision.
+
+    ModernBERT's eager softmax is float32 also in a float64 model, and NaN where a window holds padding only.
+    """
+    return "sdpa" if family == "modernbert" else "eager"
+
+
+@contextlib.contextmanager
+def own_precision() -> Iterator[None]:
+    """ModernBERT turns queries in float32 also in a float64 model; here it doesn't, so that it is a measure."""
+    from transformers.models.modernbert import modeling_modernbert as theirs
+
+    def turned(q, k, cos, sin, unsqueeze_dim=1):
+        cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+        return tuple(x * cos + theirs.rotate_half(x) * sin for x in (q, k))
+
+    before, theirs.apply_rotary_pos_emb = theirs.apply_rotary_pos_emb, turned
+    try:
+        yield
+    finally:
+        theirs.apply_rotary_pos_emb = before
 
 
 def make(family: str, head: str, seed: int = 3) -> object:
@@ -91,8 +117,7 @@ def make(family: str, head: str, seed: int = 3) -> object:
     extra |= {"problem_type": PROBLEMS[head]} if head in PROBLEMS else {}
     torch.manual_seed(seed)
     settings = getattr(transformers, stem + "Config")(**sizes, **extra)
-    # ModernBERT's eager softmax is float32 also in a float64 model, and NaN where a window holds padding only.
-    settings._attn_implementation = "sdpa" if family == "modernbert" else "eager"
+    settings._attn_implementation = attention(family)
     model = getattr(transformers, stem + HEADS[head])(settings)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -107,12 +132,20 @@ def save(family: str, head: str, folder: Path, **options: object) -> object:
     return model
 
 
+def read(family: str, head: str, folder: Path) -> object:
+    """A folder loaded by the reference, in eval mode. Fails where a tensor is missing or not used."""
+    import transformers
+
+    kind = getattr(transformers, FAMILIES[family][0] + HEADS[head])
+    options = {"output_loading_info": True, "attn_implementation": attention(family)}
+    model, told = kind.from_pretrained(str(folder), **options)
+    assert not any(told.values()), told
+    return model.eval()
+
+
 def batch(config: object, lengths: tuple[int, ...] = LENGTHS) -> tuple[list[list[int]], list[list[int]]]:
-    """Token ids and segments of random texts."""
-    generator = torch.Generator().manual_seed(5)
-    types = getattr(config, "type_vocab_size", 0)
-    ids = [torch.randint(3, 101, (n,), generator=generator).tolist() for n in lengths]
-    return ids, [[int(i > n // 2 and types > 1) for i in range(n)] for n in lengths]
+    """Token ids and segments of random texts; two segments where the family has them."""
+    return texts(getattr(config, "type_vocab_size", 0) > 1, lengths)
 
 
 def rectangle(ids: list[list[int]], segments: list[list[int]], config: object) -> dict[str, Tensor]:
