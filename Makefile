@@ -19,3 +19,4 @@ lint:             ## style
 
 reference:        ## write the stored reference tensors again (needs the extra `peers`)
 	python tests/reference/make_reference.py
+	python -m tests.reference.make_goldens
