@@ -231,6 +231,22 @@ def test_the_reference_is_imported_by_its_own_tests_only():
             assert not used & {"transformers", "sentence_transformers"}, file
 
 
+WITHOUT = """
+import sys
+for name in ("transformers", "sentence_transformers"):
+    sys.modules[name] = None  # importing it fails from now on, as where it isn't installed
+import pytest
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
+"""
+
+
+def test_the_fast_tests_need_no_reference():
+    """Where it can't be imported all are found but its own, and its stored answers are there instead."""
+    out = python(WITHOUT, str(ROOT / "tests"), "-k", "test_goldens and distilbert").splitlines()[-1]
+    own = len(list((ROOT / "tests" / "reference").glob("test_*.py")))
+    assert " passed" in out and f" {own} skipped" in out
+
+
 # --- what starting up loads -----------------------------------------------------------------------
 
 HEAVY = ["torch", "pandas", "numpy", "sklearn", "tokenizers", "safetensors", "huggingface_hub", "matplotlib"]
