@@ -6,16 +6,17 @@ In:  a TaskSpec, Splits, a run folder for the history.   Out: Fitted; `predict_t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
 
-from . import data, device, metrics, spec, system
+from . import answers, data, device, metrics, spec, system
 from .data import Part, Splits
 from .errors import ConfigError, DataError, TrainingError
 from .folder import MODEL, RunFolder
+from .kinds import KINDS, each_label, metrics_of, words_of
 from .model import Model, load
 from .progress import Bar
 from .spec import TaskSpec
@@ -32,7 +33,7 @@ class Fitted:
     splits: Splits
     model: Model
     encoded: dict[str, Encoded]
-    test: np.ndarray  # probabilities (n, C) or values (n,)
+    test: np.ndarray  # probabilities (n, C), of tokens (words, C), or values (n,)
     best_epoch: int = 0
     validation: dict[str, float] = field(default_factory=dict)
 
@@ -69,7 +70,7 @@ def new_model(task: TaskSpec, splits: Splits, place: str) -> Model:
         "stride": m.stride,
         "max_windows": m.max_windows,
     }
-    if task.task.kind == "regression":
+    if not KINDS[task.task.kind].labels:
         model.head.standardise(torch.tensor(splits.train.targets))
     return model
 
@@ -79,18 +80,19 @@ def encode_all(task: TaskSpec, model: Model, splits: Splits) -> dict[str, Encode
     out = {}
     for part in (splits.train, splits.validation, splits.test):
         try:
-            out[part.name] = model.tokenize(part.texts, part.pairs, rows=part.rows.tolist())
+            out[part.name] = encode(model, task.task.kind, part.texts, part.pairs, part.rows.tolist())
         except DataError as problem:
             raise DataError(f"{part.table.path} ({part.name}): {problem.message}", problem.fix) from None
     return out
 
 
-def class_numbers(part: Part, labels: tuple[str, ...]) -> np.ndarray:
-    """(n,) int64 places in `labels`; -1 for a label that training never saw. Values for regression."""
-    if not labels:
-        return part.targets.astype(np.float64)
-    known = {label: i for i, label in enumerate(labels)}
-    return np.array([known.get(t, -1) for t in part.targets], dtype=np.int64)
+def encode(
+    model: Model, kind: str, texts: list[str], pairs: list[str] | None, rows: Sequence[int]
+) -> Encoded:
+    """Token ids of texts, by their words where each word gets an answer; errors name the row."""
+    if KINDS[kind].words:  # a text without words is one unknown word, so that it has an answer too
+        return model.tokenize_words([words_of(text) or [""] for text in texts], rows=rows)
+    return model.tokenize(texts, pairs, rows=rows)
 
 
 def fit(
@@ -103,10 +105,8 @@ def fit(
     fold: int = 0,
 ) -> Fitted:
     """Fine-tune and keep the best epoch by validation. A run that diverges saves it before it says so."""
-    weights = data.class_weights(task.train.class_weights, splits.train.targets, splits.labels)
-    loss_of = loss_function(
-        task, model, encoded["train"], class_numbers(splits.train, splits.labels), weights
-    )
+    wanted = answers.wanted(task.task.kind, splits.train.targets, splits.labels)
+    loss_of = loss_function(task, model, encoded["train"], wanted, weights_of(task, splits))
     t, lengths = task.train, encoded["train"].lengths.tolist()
     plan = Plan(
         len(splits.train), t.epochs, t.batch_size, t.learning_rate, t.warmup, t.weight_decay, t.clip,
@@ -132,6 +132,12 @@ def fit(
     return fitted
 
 
+def weights_of(task: TaskSpec, splits: Splits) -> np.ndarray | None:
+    """(C,) [train] class_weights, from the training part; None where there are none."""
+    known = list(each_label(task.task.kind, splits.train.targets))
+    return data.class_weights(task.train.class_weights, known, splits.labels)
+
+
 def epochs(
     task: TaskSpec,
     fitted: Fitted,
@@ -143,7 +149,7 @@ def epochs(
     fold: int,
 ) -> None:
     """Walk the steps: note each, validate after each epoch, keep the best, and end where it is time to."""
-    chosen, patience, stale, seen = spec.chosen_metric(task), task.train.patience, 0, []
+    chosen, patience, stale, seen = spec.chosen_metric(task, fitted.splits.labels), task.train.patience, 0, []
     for step in steps:
         log_step(folder, step, bar, fold)
         seen.append((step.loss * step.count, step.count))
@@ -153,7 +159,9 @@ def epochs(
                 return
             is_best = best.state is None or improves(chosen, scores, fitted.validation)
             total, count = np.sum(seen, axis=0)
-            log_evaluation(task, folder, step, total / count, scores, is_best, bar, fold)
+            log_evaluation(
+                task, folder, step, total / count, scores, is_best, bar, fold, fitted.splits.labels
+            )
             stale, seen = stale + 1, []
             if is_best:
                 fitted.validation, fitted.best_epoch, stale = scores, step.epoch, 0
@@ -230,43 +238,34 @@ def loss_function(
 ) -> Callable[[list[int], tuple[int, int]], tuple[torch.Tensor, torch.Tensor]]:
     """What the loop calls: the summed loss of some training texts, and its count."""
     _, autocast = device.precision(task.train.dtype, model.device)
-    wanted = torch.tensor(targets)
-    wanted = wanted.to(device.exact(model.device)) if wanted.is_floating_point() else wanted
     number = model.head.out.weight.dtype
     shares = torch.tensor(weights, device=model.device, dtype=number) if weights is not None else None
+
+    def answers_to(places: list[int]) -> torch.Tensor:
+        some = targets[places]
+        some = torch.tensor(np.concatenate(some) if some.dtype == object else some)  # of words: (words,)
+        some = some.to(device.exact(model.device)) if some.is_floating_point() else some
+        return some.to(model.device, non_blocking=True)
 
     def loss_of(places: list[int], key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         with device.autocast(model.device, autocast):
             logits = model.logits(encoded, places, key)
-        answers = wanted[places].to(model.device, non_blocking=True)
-        return model.head.loss(logits.to(number), answers, shares)
+        return model.head.loss(logits.to(number), answers_to(places), shares)
 
     return loss_of
 
 
 def validate(task: TaskSpec, fitted: Fitted, stop: system.Stop) -> dict[str, float]:
     """Every metric and the loss on the validation part; nonsense if a stop is asked for meanwhile."""
-    encoded = fitted.encoded["validation"]
+    kind, encoded, labels = task.task.kind, fitted.encoded["validation"], fitted.splits.labels
     found = fitted.model.answer_table(encoded, until(stop, fitted.model.answers(encoded)))
-    truth = class_numbers(fitted.splits.validation, fitted.splits.labels)
-    return {"loss": loss_value(found, truth, fitted)} | {
-        name: metrics.value(name, truth, decide(found), num_classes=len(fitted.splits.labels) or None)
-        for name in spec.METRICS[task.task.kind]
+    truth, said = fitted.splits.validation.targets, answers.said(kind, found, labels, encoded.words)
+    loss = answers.loss(kind, found, truth, labels, getattr(fitted.model.head, "deviation", 1.0))
+    known = answers.all_labels(kind, labels, truth)
+    pair = [answers.scored(kind, one, known if KINDS[kind].none else labels) for one in (truth, said)]
+    return {"loss": loss} | {
+        name: metrics.value(name, *pair, len(labels) or None, kind) for name in metrics_of(kind, labels)
     }
-
-
-def loss_value(found: np.ndarray, truth: np.ndarray, fitted: Fitted) -> float:
-    """Mean loss of predictions: cross-entropy of known labels, or squared error in standard units."""
-    if found.ndim == 1:
-        return float(np.mean(((found - truth) / fitted.model.head.deviation) ** 2))
-    known = truth >= 0
-    picked = found[known, truth[known]]
-    return float(-np.log(np.maximum(picked, 1e-30)).mean()) if len(picked) else float("nan")
-
-
-def decide(found: np.ndarray) -> np.ndarray:
-    """Probabilities (n, C) to class numbers (n,); values stay values."""
-    return found.argmax(-1) if found.ndim == 2 else found
 
 
 def log_step(folder: RunFolder, step: Step, bar: Bar, fold: int) -> None:
@@ -289,13 +288,14 @@ def log_evaluation(
     best: bool,
     bar: Bar,
     fold: int,
+    labels: tuple[str, ...],
 ) -> None:
     """A line of history and a line for people, once an epoch."""
     which = {"fold": fold} if fold else {}
     folder.event(
         "evaluation", step=step.step, epoch=step.epoch, best=best, training_loss=loss, **scores, **which
     )
-    told = spec.scored_metric(task)
+    told = spec.scored_metric(task, labels)
     mark = " (best so far)" if best else ""
     bar.line(
         f"epoch {step.epoch}/{task.train.epochs}: loss {loss:.3f}, validation loss {scores['loss']:.3f}, "

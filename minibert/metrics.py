@@ -1,6 +1,8 @@
 """Scores with 95 % intervals, differences between two models, tables by class. NumPy only.
 
-In:  truth (n,) and predicted (n,): int64 class numbers, or float64 values.
+In:  truth and predicted of n texts, as their kind has them:
+       classification  (n,) int64 class numbers        multilabel  (n, C) bool, which labels a text has
+       regression      (n,) float64 values             tokens      n tuples of tags, one tag a word
 Out: Score(value, low, high, n) a metric, plain dicts and arrays.
 
 Intervals are percentile bootstraps over texts: draw n texts with replacement, score, repeat, and
@@ -8,9 +10,14 @@ take the 2.5th and 97.5th percentile. A resample is a row of weights: how often 
 So every metric is written once, as `metric(truth, predicted) -> function of weights (R, n) -> (R,)`;
 the score itself is the same function with all weights 1.
 
-macro_f1 is the mean F1 over the classes that occur in truth or prediction, a division by zero
-counting as 0: scikit-learn's f1_score(average="macro", zero_division=0). r2 is the coefficient of
-determination. What is undefined (a constant has no correlation) is NaN here and null in JSON.
+macro_f1 is the mean F1 over the classes (or tags) that occur in truth or prediction, of several labels a
+text over all of them, a division by zero counting as 0: scikit-learn's f1_score(average="macro",
+zero_division=0). r2 is the coefficient of determination. What is undefined (a constant has no correlation)
+is NaN here and null in JSON.
+
+Words of one sentence are no independent draws, so tokens too are resampled by texts: each text gives its
+counts, and a resample adds up the counts of the texts it drew. Entities are counted as the CoNLL script
+`conlleval` counts them: right is one whose first word, last word and type are all right.
 """
 
 from __future__ import annotations
@@ -18,10 +25,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-Weighted = Callable[[np.ndarray], np.ndarray]  # weights (R, n) -> (R,)
+from .counts import COUNTS, RATES, Tags, Weighted, label_counts, macro, micro, rates, tag_counts, type_counts
 
 HIGHER_IS_BETTER = {
     "accuracy": True,
@@ -31,6 +39,11 @@ HIGHER_IS_BETTER = {
     "rmse": False,
     "mae": False,
     "r2": True,
+    "micro_f1": True,
+    "exact": True,
+    "entity_f1": True,
+    "entity_precision": True,
+    "entity_recall": True,
 }
 LEVELS = (2.5, 97.5)  # percentiles of a 95 % interval
 MOST_UNDEFINED = 0.05  # an interval needs this much of its resamples defined: at most 1 in 20 is not
@@ -59,23 +72,24 @@ def score(
     predicted: np.ndarray,
     *,
     num_classes: int | None = None,
+    names: Sequence[str] | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Score]:
-    """Every metric of a kind ("classification" or "regression") with its interval.
+    """The metrics `names` of a kind, or all it has, each with its interval.
 
-    truth, predicted (n,). Classes: `truth` may hold -1 or numbers from `num_classes` on, for labels
+    truth, predicted: see above. Classes: `truth` may hold -1 or numbers from `num_classes` on, for labels
     that the model can't know; these are always wrong. ValueError for other shapes or numbers.
     """
     truth, predicted = _checked(kind, truth, predicted, num_classes)
     note = _note(kind, truth, predicted)
-    table = {name: _weighted(name, truth, predicted) for name in METRICS[kind]}
+    table = {name: _weighted(kind, name, truth, predicted) for name in names or METRICS[kind]}
     drawn = _bootstrap(table, len(truth), resamples, seed)
     out = {}
     for name, metric in table.items():
         low, high = _interval(drawn[name])
         point = _point(metric, len(truth))
-        why = note if math.isnan(point) or kind == "classification" else ""
+        why = note if math.isnan(point) or kind in ONE_ANSWER else ""
         out[name] = Score(point, low, high, len(truth), why or ("" if low == low else TOO_FEW))
     return out
 
@@ -87,6 +101,7 @@ def difference(
     theirs: np.ndarray,
     *,
     num_classes: int | None = None,
+    names: Sequence[str] | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, dict[str, float | None]]:
@@ -95,24 +110,27 @@ def difference(
     The bootstrap is paired: both are scored on each resample, so that texts hard for both cancel.
     """
     mine, yours = (_checked(kind, truth, one, num_classes) for one in (ours, theirs))
-    tables = [{name: _weighted(name, *pair) for name in METRICS[kind]} for pair in (mine, yours)]
+    wanted = names or METRICS[kind]
+    tables = [{name: _weighted(kind, name, *pair) for name in wanted} for pair in (mine, yours)]
     both = {(i, name): metric for i, table in enumerate(tables) for name, metric in table.items()}
     drawn = _bootstrap(both, len(truth), resamples, seed)
     out = {}
-    for name in METRICS[kind]:
+    for name in wanted:
         low, high = _interval(drawn[0, name] - drawn[1, name])
         point = _point(both[0, name], len(truth)) - _point(both[1, name], len(truth))
         out[name] = {"value": _null(point), "low": _null(low), "high": _null(high)}
     return out
 
 
-def value(name: str, truth: np.ndarray, predicted: np.ndarray, num_classes: int | None = None) -> float:
-    """One metric, without an interval; NaN where undefined. truth, predicted (n,)."""
-    kind = next((kind for kind, table in METRICS.items() if name in table), None)
-    if kind is None:
-        raise ValueError(f"{name!r} is none of {', '.join(HIGHER_IS_BETTER)}")
+def value(
+    name: str, truth: np.ndarray, predicted: np.ndarray, num_classes: int | None = None, kind: str = ""
+) -> float:
+    """One metric, without an interval; NaN where undefined. `kind`: the first that has it where absent."""
+    kind = kind or next((kind for kind, table in METRICS.items() if name in table), "")
+    if name not in METRICS.get(kind, ()):
+        raise ValueError(f"{name!r} is none of {', '.join(METRICS.get(kind, HIGHER_IS_BETTER))}")
     truth, predicted = _checked(kind, truth, predicted, num_classes)
-    return _point(_weighted(name, truth, predicted), len(truth))
+    return _point(_weighted(kind, name, truth, predicted), len(truth))
 
 
 def better(name: str, new: float | None, old: float | None) -> bool:
@@ -137,6 +155,36 @@ def per_class(truth: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -
         ratios = {"precision": (right, said), "recall": (right, n), "f1": (2 * right, said + n)}
         rows.append({"label": label} | {k: a / b if b else 0.0 for k, (a, b) in ratios.items()} | {"n": n})
     return rows
+
+
+def per_label(
+    what: str,
+    truth: np.ndarray | Sequence[Tags],
+    predicted: np.ndarray | Sequence[Tags],
+    labels: Sequence[str],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> list[dict]:
+    """The table of per_class for several labels a text and for words, with the interval of F1: `low`, `high`.
+
+    what: "multilabel", `labels` being the names of the columns; "tags", by the tags of words; "entities", by
+    the types of entities. n counts texts, words or entities in truth.
+    """
+    kind = "multilabel" if what == "multilabel" else "tokens"
+    counts = COUNTS[what](*_checked(kind, truth, predicted, None), labels)
+    of = {name: rates(counts, name) for name in RATES}
+    points = {name: rate(np.ones((1, len(truth))))[0] for name, rate in of.items()}  # (C,) each
+    drawn = [of["f1"](weights) for weights in _draw(len(truth), resamples, seed)]  # (R, C) each
+    bounds = (
+        np.percentile(np.concatenate(drawn), LEVELS, axis=0) if drawn else np.full((2, len(labels)), np.nan)
+    )
+    n = counts.true.sum(axis=0)
+    return [
+        {"label": label, **{name: float(points[name][i]) for name in RATES}, "n": int(n[i]),
+         "low": _null(bounds[0, i]), "high": _null(bounds[1, i])}
+        for i, label in enumerate(labels)
+    ]  # fmt: skip
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
@@ -223,19 +271,31 @@ def _r2(truth: np.ndarray, predicted: np.ndarray) -> Weighted:
     return of
 
 
-METRICS: dict[str, dict[str, Callable[[np.ndarray, np.ndarray], Weighted]]] = {
+METRICS: dict[str, dict[str, Callable[..., Weighted]]] = {
     "classification": {"accuracy": _accuracy, "macro_f1": _macro_f1},
     "regression": {"pearson": _pearson, "spearman": _spearman, "rmse": _rmse, "mae": _mae, "r2": _r2},
+    "multilabel": {
+        "micro_f1": lambda t, p: micro(label_counts(t, p), "f1"),
+        "macro_f1": lambda t, p: macro(label_counts(t, p)),
+        "exact": lambda t, p: _accuracy((t == p).all(axis=1), np.ones(len(t), bool)),
+    },
+    "tokens": {
+        "entity_f1": lambda t, p: micro(type_counts(t, p), "f1"),
+        "entity_precision": lambda t, p: micro(type_counts(t, p), "precision"),
+        "entity_recall": lambda t, p: micro(type_counts(t, p), "recall"),
+        "accuracy": lambda t, p: micro(tag_counts(t, p), "recall"),  # a word has one tag: the share right
+        "macro_f1": lambda t, p: macro(tag_counts(t, p), seen_only=True),
+    },
 }
+ONE_ANSWER = ("classification",)  # kinds of which it is worth saying that every truth is the same
 RATIOS = ("pearson", "spearman", "r2")  # divide by a spread, so they need two texts that differ
 
 
 # What they stand on -------------------------------------------------------------------------------
 
 
-def _weighted(name: str, truth: np.ndarray, predicted: np.ndarray) -> Weighted:
+def _weighted(kind: str, name: str, truth: np.ndarray, predicted: np.ndarray) -> Weighted:
     """The metric `name` as a function of weights, or a function that is NaN where it is undefined."""
-    kind = "classification" if name in METRICS["classification"] else "regression"
     broken = kind == "regression" and not (np.isfinite(truth).all() and np.isfinite(predicted).all())
     if len(truth) < (2 if name in RATIOS else 1) or broken:
         return lambda weights: np.full(len(weights), np.nan)
@@ -304,6 +364,8 @@ def _note(kind: str, truth: np.ndarray, predicted: np.ndarray) -> str:
         return f"{len(truth)} texts are too few" if len(truth) == 0 else "one text is too few"
     if kind == "classification":
         return ONE_LABEL if (truth == truth[0]).all() else ""
+    if kind != "regression":
+        return ""
     for name, x in (("true values", truth), ("predictions", predicted)):
         if not np.isfinite(x).all():
             return f"some {name} are not finite numbers"
@@ -312,17 +374,22 @@ def _note(kind: str, truth: np.ndarray, predicted: np.ndarray) -> str:
     return ""
 
 
-def _checked(
-    kind: str, truth: np.ndarray, predicted: np.ndarray, num_classes: int | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Both as int64 or float64 (n,); ValueError where shapes, types or class numbers can't be right."""
+def _checked(kind: str, truth: Any, predicted: Any, num_classes: int | None) -> tuple[Any, Any]:
+    """Both in the form of their kind; ValueError where shapes, types or class numbers can't be right."""
     if kind not in METRICS:
         raise ValueError(f"kind {kind!r} is none of {', '.join(METRICS)}")
+    return CHECKS[kind](truth, predicted, num_classes)
+
+
+def _shaped(truth: Any, predicted: Any, shape: str) -> tuple[np.ndarray, np.ndarray]:
     truth, predicted = np.asarray(truth), np.asarray(predicted)
-    if truth.ndim != 1 or truth.shape != predicted.shape:
-        raise ValueError(f"truth {truth.shape} and predicted {predicted.shape} must both have shape (n,)")
-    if kind == "regression":
-        return truth.astype(np.float64), predicted.astype(np.float64)
+    if truth.ndim != (2 if "C" in shape else 1) or truth.shape != predicted.shape:
+        raise ValueError(f"truth {truth.shape} and predicted {predicted.shape} must both have shape {shape}")
+    return truth, predicted
+
+
+def _checked_classes(truth: Any, predicted: Any, num_classes: int | None) -> tuple[np.ndarray, np.ndarray]:
+    truth, predicted = _shaped(truth, predicted, "(n,)")
     for name, x in (("truth", truth), ("predicted", predicted)):
         if x.dtype.kind not in "iu" and len(x):
             raise ValueError(f"{name} must hold class numbers, not {x.dtype}")
@@ -331,6 +398,33 @@ def _checked(
     if predicted.min(initial=0) < 0 or (num_classes is not None and most >= num_classes):
         raise ValueError(f"predicted holds class {most} or a negative one: there are {num_classes} classes")
     return truth, predicted
+
+
+def _checked_values(truth: Any, predicted: Any, num_classes: None) -> tuple[np.ndarray, np.ndarray]:
+    return tuple(x.astype(np.float64) for x in _shaped(truth, predicted, "(n,)"))
+
+
+def _checked_labels(truth: Any, predicted: Any, num_classes: int | None) -> tuple[np.ndarray, np.ndarray]:
+    truth, predicted = _shaped(truth, predicted, "(n, C)")
+    if truth.dtype != bool or predicted.dtype != bool:
+        raise ValueError(f"truth {truth.dtype} and predicted {predicted.dtype} must say true or false")
+    return truth, predicted
+
+
+def _checked_tags(truth: Any, predicted: Any, num_classes: int | None) -> tuple[list[Tags], list[Tags]]:
+    truth, predicted = ([tuple(text) for text in texts] for texts in (truth, predicted))
+    lengths = [[len(text) for text in texts] for texts in (truth, predicted)]
+    if lengths[0] != lengths[1]:
+        raise ValueError("truth and predicted must hold the same texts, with a tag for each of their words")
+    return truth, predicted
+
+
+CHECKS: dict[str, Callable[..., tuple[Any, Any]]] = {
+    "classification": _checked_classes,
+    "regression": _checked_values,
+    "multilabel": _checked_labels,
+    "tokens": _checked_tags,
+}
 
 
 def _null(x: float) -> float | None:

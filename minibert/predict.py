@@ -6,17 +6,18 @@ Out: a CSV with the input's columns and order plus label and probabilities, or v
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from . import data, spec, system
+from . import answers, data, spec, system
 from .data.separated import guess_encoding
 from .data.tables import check_names, contents_start, free_name, write_rows
 from .data.typed import spelled
 from .errors import ConfigError, DataError, as_options, nearest
+from .fit import encode
 from .folder import STATUS, read_json, read_status
 from .model import Model, load
 from .progress import Bar, say
@@ -137,8 +138,8 @@ def predict_file(
             )
             blank &= not (task and task.data.empty == "keep")
             empty += int(blank.sum())
-            answers = model.predict(texts, pairs, rows=rows)
-            table = joined(frame.reset_index(drop=True), answers, blank, done)
+            found = answer(model, texts, pairs, rows, task.data.label_separator if task else ",")
+            table = joined(frame.reset_index(drop=True), found, blank, done)
             if excel_safe:
                 table = table.map(defused).rename(columns=defused)
             write_rows(table, file, separator=mark, header=done == 0)
@@ -149,6 +150,16 @@ def predict_file(
     if empty:
         say(f"{empty:,} of {done:,} rows have no text and were left without an answer")
     return done
+
+
+def answer(
+    model: Model, texts: list[str], pairs: list[str] | None, rows: Sequence[int], separator: str = ","
+) -> pd.DataFrame:
+    """The answers to some texts, a row each, with the columns of their kind; tokens; truncated."""
+    kind = model.head.kind
+    encoded = encode(model, kind, texts, pairs, rows)
+    found = answers.columns(kind, model.answer_table(encoded), model.labels, encoded.words, separator)
+    return pd.DataFrame(found | {"tokens": encoded.tokens, "truncated": encoded.cut > 0})
 
 
 def form_of(
@@ -184,17 +195,17 @@ def check_free(target: Path, overwrite: bool) -> None:
         )
 
 
-def joined(frame: pd.DataFrame, answers: pd.DataFrame, blank: np.ndarray, done: int) -> pd.DataFrame:
+def joined(frame: pd.DataFrame, found: pd.DataFrame, blank: np.ndarray, done: int) -> pd.DataFrame:
     """The input's columns, then ours, then row_id; ours is called predicted_... where a name is taken.
 
     `blank` (n,) bool: rows without text, which get no answer.
     """
-    said = [name for name in answers.columns if name not in ("tokens", "truncated")]
-    answers = answers.astype(dict.fromkeys(said, object))
-    answers.loc[blank, said] = ""
-    answers = answers.assign(truncated=np.where(answers["truncated"], "true", "false"))
-    answers["row_id"] = np.arange(done, done + len(frame))
-    return pd.concat([frame, answers.rename(columns=lambda name: free_name(name, frame.columns))], axis=1)
+    said = [name for name in found.columns if name not in ("tokens", "truncated")]
+    found = found.astype(dict.fromkeys(said, object))
+    found.loc[blank, said] = ""
+    found = found.assign(truncated=np.where(found["truncated"], "true", "false"))
+    found["row_id"] = np.arange(done, done + len(frame))
+    return pd.concat([frame, found.rename(columns=lambda name: free_name(name, frame.columns))], axis=1)
 
 
 def defused(cell: object) -> object:

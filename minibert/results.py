@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from . import __version__, baseline, device, kernels, metrics, system
-from .data import Part, Splits
+from . import __version__, answers, baseline, device, kernels, metrics, system
+from .data import Splits
 from .data.check import audit
 from .data.splits import label_order
 from .data.tables import free_name, write_rows
-from .fit import Fitted, class_numbers, decide
+from .fit import Fitted
 from .folder import RunFolder
-from .model import Model, columns
+from .kinds import KINDS, each_label, has_entities, metrics_of
+from .model import Model
 from .spec import TaskSpec
 
 VERSIONS = ("torch", "tokenizers", "safetensors", "numpy", "pandas", "scikit-learn", "matplotlib")
@@ -30,12 +32,16 @@ def write_scores(
     task: TaskSpec, fits: list[Fitted], others: list[baseline.Fitted | None], folder: RunFolder
 ) -> dict[str, Any]:
     """metrics.json, predictions.csv and baseline.csv; the test texts of all folds together."""
+    kind = task.task.kind
     labels = label_order(np.concatenate([f.splits.labels for f in fits])) if fits[0].splits.labels else ()
-    kind, count = task.task.kind, len(labels) or None
-    truth = np.concatenate([class_numbers(f.splits.test, labels) for f in fits])
+    targets = np.concatenate([f.splits.test.targets for f in fits])
     found = np.concatenate([aligned(f, labels) for f in fits])
-    ours = decide(found)
-    options = {"num_classes": count, "seed": task.train.seed}
+    words = np.concatenate([f.encoded["test"].words for f in fits]) if KINDS[kind].words else None
+    known = answers.all_labels(kind, labels, targets) if KINDS[kind].many else labels
+    truth = answers.scored(kind, targets, known)
+    ours = answers.scored(kind, answers.said(kind, found, labels, words), known)
+    names = metrics_of(kind, labels)
+    options = {"num_classes": len(labels) or None, "names": names, "seed": task.train.seed}
     out: dict[str, Any] = {
         "test": {k: s.as_dict() for k, s in metrics.score(kind, truth, ours, **options).items()},
         "validation": fits[0].validation,
@@ -43,12 +49,13 @@ def write_scores(
         "difference": {},
     }
     if labels:
-        out["labels"] = list(labels)
-        out["classes"] = metrics.per_class(truth, ours, labels)
-        out["confusion"] = metrics.confusion(truth, ours, len(labels))
-    write_table(folder.path / "predictions.csv", prediction_table(fits, labels, found))
+        out |= {"labels": list(labels)} | by_label(kind, truth, ours, labels, known, task.train.seed)
+    write_table(folder.path / "predictions.csv", prediction_table(task, fits, labels, found, words))
     if others and others[0] is not None:
-        theirs = np.concatenate([answers_of(other, f.splits.test, labels) for other, f in zip(others, fits)])
+        said = np.concatenate(
+            [o.predict(f.splits.test.texts, f.splits.test.pairs) for o, f in zip(others, fits)]
+        )
+        theirs = answers.scored(kind, said, known)
         out["baseline"] = {
             "name": " / ".join(dict.fromkeys(o.name for o in others)),
             "settings": others[0].settings,
@@ -56,13 +63,29 @@ def write_scores(
             "test": {k: s.as_dict() for k, s in metrics.score(kind, truth, theirs, **options).items()},
         }
         out["difference"] = metrics.difference(kind, truth, ours, theirs, **options)
-        rows = np.concatenate([f.splits.test.rows for f in fits])
-        words = np.array(labels, dtype=object)[theirs] if labels else theirs
-        write_table(
-            folder.path / "baseline.csv",
-            pd.DataFrame({"row_id": rows, "label" if labels else "value": words}),
-        )
+        cells = {
+            "row_id": np.concatenate([f.splits.test.rows for f in fits]),
+            KINDS[kind].column: answers.written(kind, said, task.data.label_separator),
+        }
+        write_table(folder.path / "baseline.csv", pd.DataFrame(cells))
     folder.json("metrics.json", out)
+    return out
+
+
+def by_label(
+    kind: str, truth: Any, ours: Any, labels: tuple[str, ...], known: tuple[str, ...], seed: int
+) -> dict[str, Any]:
+    """Scores of each label (or type of entity), and which label is taken for which where each text or word
+    has one. `known`: `labels`, and behind them those that only the test part has."""
+    if not KINDS[kind].many:
+        table = metrics.per_class(truth, ours, labels)
+        return {"classes": table, "confusion": metrics.confusion(truth, ours, len(labels))}
+    what = kind if not KINDS[kind].words else "entities" if has_entities(labels) else "tags"
+    names = answers.types(known) if what == "entities" else known
+    out = {"classes": metrics.per_label(what, truth, ours, names, seed=seed)}
+    if what == "tags":
+        pair = (answers.class_numbers([tag for tags in one for tag in tags], labels) for one in (truth, ours))
+        out["confusion"] = metrics.confusion(*pair, len(labels))
     return out
 
 
@@ -75,22 +98,16 @@ def aligned(fitted: Fitted, labels: tuple[str, ...]) -> np.ndarray:
     return out
 
 
-def answers_of(other: baseline.Fitted, part: Part, labels: tuple[str, ...]) -> np.ndarray:
-    """A baseline's predictions as class numbers (n,) or values (n,)."""
-    found = other.predict(part.texts, part.pairs)
-    if not labels:
-        return np.asarray(found, dtype=np.float64)
-    known = {label: i for i, label in enumerate(labels)}
-    return np.array([known[w] for w in found], dtype=np.int64)
-
-
-def prediction_table(fits: list[Fitted], labels: tuple[str, ...], found: np.ndarray) -> pd.DataFrame:
+def prediction_table(
+    task: TaskSpec, fits: list[Fitted], labels: tuple[str, ...], found: np.ndarray, words: np.ndarray | None
+) -> pd.DataFrame:
     """predictions.csv: row_id, the input's columns, what was predicted, tokens, truncated."""
     parts = [f.splits.test for f in fits]
     inputs = pd.concat([p.table.frame.iloc[p.rows] for p in parts])
     tokens = np.concatenate([f.encoded["test"].tokens for f in fits])
     cut = np.concatenate([f.encoded["test"].cut > 0 for f in fits])
-    added = columns(labels, found) | {"tokens": tokens, "truncated": cut}
+    added = answers.columns(task.task.kind, found, labels, words, task.data.label_separator)
+    added |= {"tokens": tokens, "truncated": cut}
     rows = pd.DataFrame({"row_id": np.concatenate([p.rows for p in parts])})
     return beside(rows, inputs.reset_index(drop=True), added)
 
@@ -113,14 +130,16 @@ def describe_data(task: TaskSpec, fitted: Fitted, splits: list[Splits]) -> dict[
     """data.json: rows, labels, lengths and what was cut in each part; notes; what the check found."""
     parts = {}
     for part in (fitted.splits.train, fitted.splits.validation, fitted.splits.test):
-        counts = dict(zip(*(x.tolist() for x in np.unique(part.targets.astype(str), return_counts=True))))
+        counts = Counter(each_label(task.task.kind, part.targets))
         facts = fitted.encoded[part.name].summary()
-        parts[part.name] = {"rows": len(part), "labels": counts if fitted.splits.labels else {}, **facts}
+        parts[part.name] = {"rows": len(part), "labels": dict(sorted(counts.items())), **facts}
+        if KINDS[task.task.kind].words:
+            parts[part.name]["words"] = counts.total()
     return {
         "parts": parts,
         "notes": list(fitted.splits.notes)
         + ([f"{len(splits)} folds; the counts are the first's"] if len(splits) > 1 else []),
-        "findings": audit(fitted.splits).as_dict()["findings"],
+        "findings": audit(task, fitted.splits).as_dict()["findings"],
         "text_column": task.data.text,
         "label_column": task.data.label,
     }

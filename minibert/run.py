@@ -17,16 +17,15 @@ from typing import Any
 from . import baseline, catalogue, data, device, report, spec, system
 from .data import Splits
 from .errors import ConfigError, MiniBertError, TrainingError
-from .fit import encode_all, fit, new_model, predict_test
+from .fit import encode_all, fit, new_model, predict_test, weights_of
 from .folder import MODEL, RunFolder, check_folder
+from .kinds import KINDS
 from .metrics import HIGHER_IS_BETTER
 from .model import Model, check_place
 from .progress import say
 from .results import describe_data, environment, write_scores
 from .spec import TaskSpec
 from .tokenize import Encoded
-
-DEFAULT_BASELINE = "tfidf"
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,8 @@ def look_ahead(task: TaskSpec) -> tuple[list[Splits], Model, dict[str, Encoded]]
     for one in splits:
         if one is not splits[0] and task.model.truncation == "error":
             encode_all(task, first, one)
-        data.class_weights(task.train.class_weights, one.train.targets, one.labels)
+        weights_of(task, one)
+        spec.chosen_metric(task, one.labels)
         if baseline_kind(task) != "none":
             baseline.check(baseline_kind(task), task.task.kind, one.train)
     return splits, first, encoded
@@ -174,7 +174,7 @@ def carry_out(
     summary = {
         "best_epoch": first_fit.best_epoch,
         "epochs": task.train.epochs,
-        "metric": spec.chosen_metric(task),
+        "metric": spec.chosen_metric(task, first_fit.splits.labels),
         "message": f"{len(fits)} folds; {MODEL}/ holds the first fold's model" if len(fits) > 1 else "",
     }
     folder.status("running", **summary)
@@ -197,7 +197,7 @@ def every_split(task: TaskSpec) -> Iterator[Splits]:
 
 def baseline_kind(task: TaskSpec) -> str:
     """The baseline that the spec asks for, or the default."""
-    return task.baseline.kind or DEFAULT_BASELINE
+    return task.baseline.kind or KINDS[task.task.kind].baselines[0]
 
 
 def fit_baseline(task: TaskSpec, splits: Splits) -> baseline.Fitted | None:
@@ -209,6 +209,6 @@ def fit_baseline(task: TaskSpec, splits: Splits) -> baseline.Fitted | None:
         task.task.kind,
         splits.train,
         splits.validation,
-        metric=spec.scored_metric(task),
+        metric=spec.scored_metric(task, splits.labels),
         seed=task.train.seed,
     )

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, nearest
+from .kinds import KINDS, OF_ENTITIES, metrics_of
 
-KINDS = ("classification", "regression")
+CHOSEN = "; ".join(f"{kind}: {', else '.join(one.chosen)}" for kind, one in KINDS.items())
+BASELINES = tuple(dict.fromkeys(name for one in KINDS.values() for name in one.baselines))
 
 
 def key(
@@ -40,7 +42,11 @@ class Task:
     """What is to be predicted."""
 
     name: str = key(REQUIRED, "what the run folder and the report are called")
-    kind: str = key(REQUIRED, "what is predicted: a class or a number", choices=KINDS)
+    kind: str = key(
+        REQUIRED,
+        "what is predicted of a text: one label, a number, several labels, or a tag for each word",
+        choices=tuple(KINDS),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +62,21 @@ class Data:
     folds: int = key(0, "cross-validation on source: every text is tested once", low=0)
     text: str = key(REQUIRED, "column that holds the text")
     pair: str = key("", "column of a second text, for tasks on two texts")
-    label: str = key(REQUIRED, "column that holds the class or the number")
+    label: str = key(REQUIRED, "column that holds the class or the number, the labels, or the words' tags")
+    label_separator: str = key(",", "between the labels of a cell, where there are several (multilabel)")
+    label_names: tuple[str, ...] = key((), "names of labels that the column writes as numbers from 0")
     group: str = key("", "column of e.g. the author: no group is split between parts")
     separator: str = key("", "between columns: ',' ';' or '\\t'; by the file's name if absent")
     encoding: str = key("utf-8", "of the file: utf-8, utf-16, cp1252, latin-1")
     decimal: str = key(".", "decimal mark of numbers", choices=(".", ","))
+    columns: tuple[str, ...] = key((), "names of the columns, where the file has no line that says them")
     sheet: str = key("", "sheet of an .xlsx file; the first if absent")
     empty: str = key("error", "rows without text", choices=("error", "drop", "keep"))
     missing_label: str = key("error", "rows without label", choices=("error", "drop"))
     duplicates: str = key("keep", "texts that stand more than once in a table", choices=("keep", "drop"))
-    unseen: str = key("error", "test labels that train lacks: refuse, count as wrong, or leave out",
-                      choices=("error", "wrong", "drop"))  # fmt: skip
+    unseen: str = key("", "test labels that train lacks: refuse (the default where a text has one label), "
+                      "count as wrong, or leave their rows out",
+                      choices=("", "error", "wrong", "drop"))  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +118,7 @@ class Train:
     patience: int = key(0, "stop after so many epochs without a better validation; 0: never", low=0)
     metric: str = key(
         "",
-        "chooses the best epoch: loss, accuracy, macro_f1 (default), pearson (default), spearman, rmse, mae, r2",
+        f"chooses the best epoch: loss, or a score of the kind. By default {CHOSEN}",
     )
     class_weights: str | dict[str, float] = key("none", "'none', 'balanced', or a table of label = weight")
     tokens_per_microbatch: int = key(2048, "tokens computed at once: speed and memory; another number draws other dropout",
@@ -129,8 +139,8 @@ class Baseline:
 
     kind: str = key(
         "",
-        "tfidf, mean, majority or none; by default tfidf",
-        choices=("", "tfidf", "mean", "majority", "none"),
+        f"{', '.join(BASELINES)} or none; by default tfidf, for tokens words",
+        choices=("", *BASELINES, "none"),
     )
 
 
@@ -278,6 +288,7 @@ TYPES = {
     "float | None": "a number",
     "float | str": "a number, or a text in quotes",
     "tuple[float, ...]": "a list of numbers",
+    "tuple[str, ...]": "a list of texts in quotes",
     "str | dict[str, float]": "a text in quotes, or a table of numbers",
 }
 
@@ -288,7 +299,7 @@ def convert(value: Any, kind: Any) -> Any:
     for option in options or (kind,):
         origin = typing.get_origin(option)
         if origin is tuple and isinstance(value, (list, tuple)):
-            items = [convert(v, float) for v in value]
+            items = [convert(v, typing.get_args(option)[0]) for v in value]
             return WRONG if WRONG in items else tuple(items)
         if origin is dict and isinstance(value, dict):
             items = {str(k): convert(v, float) for k, v in value.items()}
@@ -339,41 +350,54 @@ def contradictions(spec: TaskSpec) -> list[str]:
         )
     if t.class_weights not in ("none", "balanced") and not isinstance(t.class_weights, dict):
         out.append(f"[train] class_weights = {t.class_weights!r} is none of 'none', 'balanced', or a table")
-    if spec.task.kind == "regression" and t.class_weights != "none":
-        out.append("[train] class_weights are for classification")
     if t.learning_rate == 0:
         out.append("[train] learning_rate = 0 trains nothing")
-    return out + metric_problems(spec)
+    return out + kind_problems(spec)
 
 
-METRICS = {
-    "classification": ("accuracy", "macro_f1"),
-    "regression": ("pearson", "spearman", "rmse", "mae", "r2"),
-}
+def kind_problems(spec: TaskSpec) -> list[str]:
+    """Keys that the task's kind has no use for, and names that are not of this kind."""
+    d, t, word = spec.data, spec.train, spec.task.kind
+    kind, known = KINDS[word], ("loss", *KINDS[word].metrics)
+    out = []
+    if t.class_weights != "none" and not kind.weighted:
+        fit = " and ".join(name for name, one in KINDS.items() if one.weighted)
+        out.append(f"[train] class_weights are for {fit}")
+    if t.metric and t.metric not in known:
+        out.append(f"[train] metric = {t.metric!r} is none of {', '.join(known)}{nearest(t.metric, known)}")
+    if d.label_names and not kind.labels:
+        out.append(f"[data] label_names are for labels, not for {word}")
+    if kind.words and d.pair:
+        out.append("[data] pair: a text whose words get tags stands alone, leave it out")
+    if kind.words and d.empty == "keep":
+        out.append("[data] empty = 'keep': a text without words has nothing to tag, choose 'drop'")
+    if kind.words and spec.model.truncation != "head":
+        out.append("[model] truncation: a text whose words get tags is never cut, leave it out")
+    if kind.none and not d.label_separator:
+        out.append("[data] label_separator = '' separates nothing")
+    return out
 
 
-def metric_problems(spec: TaskSpec) -> list[str]:
-    """A metric must be one of the task's kind."""
-    known = ("loss", *METRICS[spec.task.kind])
-    if spec.train.metric and spec.train.metric not in known:
-        return [
-            f"[train] metric = {spec.train.metric!r} is none of {', '.join(known)}{nearest(spec.train.metric, known)}"
-        ]
-    return []
+def chosen_metric(spec: TaskSpec, labels: Collection[str]) -> str:
+    """What picks the best epoch: as named, or the kind's default. ConfigError where the labels don't allow it."""
+    known, named = metrics_of(spec.task.kind, labels), spec.train.metric
+    if named in OF_ENTITIES and named not in known:
+        raise ConfigError(
+            f"[train] metric = {named!r} needs tags of entities, and none of train begins with B- or I-",
+            f"Choose one of loss, {', '.join(known)}.",
+        )
+    return named or default_metric(spec.task.kind, labels)
 
 
-DEFAULT_METRIC = {"classification": "macro_f1", "regression": "pearson"}
+def default_metric(kind: str, labels: Collection[str]) -> str:
+    """The first metric of the kind's choice that these labels allow."""
+    return next(name for name in KINDS[kind].chosen if name in metrics_of(kind, labels))
 
 
-def chosen_metric(spec: TaskSpec) -> str:
-    """What picks the best epoch: as named, or the kind's default."""
-    return spec.train.metric or DEFAULT_METRIC[spec.task.kind]
-
-
-def scored_metric(spec: TaskSpec) -> str:
+def scored_metric(spec: TaskSpec, labels: Collection[str]) -> str:
     """The same as a score that people read and baselines are tuned on: the loss is none."""
-    chosen = chosen_metric(spec)
-    return DEFAULT_METRIC[spec.task.kind] if chosen == "loss" else chosen
+    chosen = chosen_metric(spec, labels)
+    return default_metric(spec.task.kind, labels) if chosen == "loss" else chosen
 
 
 def toml_value(value: Any) -> str:

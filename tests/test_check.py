@@ -251,8 +251,8 @@ def test_a_table_by_itself(tmp_path):
 def test_audit_of_a_run(tmp_path):
     write(tmp_path, "train.csv", PLAIN)
     write(tmp_path, "test.csv", ["plain text 1,b", "c,zz"])
-    splits = load_splits(task(train="train.csv", test="test.csv", unseen="wrong"), tmp_path.joinpath)
-    found = audit(splits)
+    spec = task(train="train.csv", test="test.csv", unseen="wrong")
+    found = audit(spec, load_splits(spec, tmp_path.joinpath))
     assert any("same text stands in" in row.sentence for row in found.rows)
     assert found.tables[0].rows[2][0] == "zz"
 

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..errors import DataError, MiniBertError, as_options
-from ..spec import TaskSpec, Weights
+from ..kinds import KINDS, each_label, has_entities, words_of
+from ..spec import Data, TaskSpec, Weights, chosen_metric
 from .parts import (
     Part,
     Splits,
@@ -28,20 +29,23 @@ from .parts import (
     column,
     count_of,
     folded,
-    is_classes,
+    kind_of,
     number,
     places,
     repeated,
+    stray_tags,
     text_keys,
+    without_label,
 )
-from .propose import describe, group_columns, headless, kind_of, label_columns, text_column
+from .propose import by_looks, describe, group_columns, headless, label_columns, text_column
 from .separated import excerpt
-from .splits import class_weights, label_order, make_folds, make_splits, source_words
+from .splits import class_weights, form, label_order, make_folds, make_splits, source_words
 from .tables import Table, read_table, sniff
 
 QUANTILES = {"shortest": 0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "longest": 1}
 FEW = 10  # classes with fewer training rows are named
 SHOWN = 25  # rows of a table that text() prints
+LONG_SENTENCE = 1000  # words from which a text of tagged words looks like a whole file
 MANY = 0.1  # share of cut texts that is worth a warning
 SPECIAL = ("[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]", "<s>", "</s>", "<pad>", "<mask>", "<unk>")
 
@@ -143,7 +147,7 @@ def check_spec(spec: TaskSpec, locate: Callable[[str], Path], opener: Opener | N
     d, found, tables, failed = spec.data, Findings(spec.task.name), {}, []
     for key, word in source_words(spec).items():
         try:
-            table = open_anyway(found, locate(word), d.separator, d.encoding, d.sheet)
+            table = open_anyway(found, locate(word), **form(spec))
             for name in ("text", "pair", "label", "group", "split_column"):
                 wanted = name in ("text", "label") or getattr(d, name)
                 if wanted and not (name == "split_column" and key != "source"):
@@ -164,21 +168,23 @@ def check_spec(spec: TaskSpec, locate: Callable[[str], Path], opener: Opener | N
     splits = None if failed else try_splits(found, spec, tables, relaxed)
     if splits:
         try:
-            class_weights(spec.train.class_weights, splits.train.targets, splits.labels)
-        except DataError as problem:
+            each = list(each_label(spec.task.kind, splits.train.targets))
+            class_weights(spec.train.class_weights, each, splits.labels)
+            chosen_metric(spec, splits.labels)
+        except MiniBertError as problem:
             found.add("labels", "error", str(problem))
     look_at_kind(found, spec, next(iter(tables.values())))
     parts = [splits.train, splits.validation, splits.test] if splits else raw_parts(spec, tables)
-    look_at_parts(found, parts, is_classes(spec))
-    look_at_tokens(found, parts, opener, spec.model)
+    look_at_parts(found, parts, spec.task.kind)
+    look_at_tokens(found, parts, opener, spec.model, kind_of(spec).words)
     return found
 
 
 def look_at_kind(found: Findings, spec: TaskSpec, table: Table) -> None:
-    """A label column that looks like the other kind of task."""
+    """A label column that looks like the other kind of task, where a cell holds one thing."""
     label = next(c for c in describe(table) if c.name == spec.data.label)
-    kind, why = kind_of(label)
-    if label.numbers is not None and kind != spec.task.kind:
+    kind, why = by_looks(label)
+    if label.numbers is not None and kind != spec.task.kind and not kind_of(spec).many:
         found.add("labels", "warning", f"[task] kind is {spec.task.kind}, but {why}: {kind}?")
 
 
@@ -208,45 +214,67 @@ def check_table(
     if why := headless(chosen, target, table):
         found.add("columns", "warning", f"The first line looks like data, not like names of columns: {why}. "
                   "If so, write a line of names at the top: as it stands, one row is lost.")  # fmt: skip
-    kind, why = kind_of(target) if target else ("classification", "")
-    classes = kind == "classification"
+    kind, why = by_looks(target, chosen, table) if target else ("classification", "")
     if target:
-        found.add("columns", "info", f"A {kind} by its looks: {why}.")
+        found.add("columns", "info", f"A {KINDS[kind].name} by its looks: {why}.")
     cells = {"text": column(table, chosen.name, "text")}
     cells["label"] = column(table, target.name, "label") if target else np.full(len(table.frame), "-", object)
     count_rows(found, table)
+    unlabelled = blank(cells["label"]) & (not KINDS[kind].none)
     tell(found, "texts", table, blank(cells["text"]), "without text", "empty", "error")
-    tell(found, "labels", table, blank(cells["label"]), "without label", "missing_label", "error")
-    rows = np.flatnonzero(~blank(cells["text"]) & ~blank(cells["label"]))
-    targets = cells["label"][rows]
-    if target and not classes:
+    tell(found, "labels", table, unlabelled, "without label", "missing_label", "error")
+    rows = np.flatnonzero(~blank(cells["text"]) & ~unlabelled)
+    if target and not KINDS[kind].labels:
         if target.decimal != ".":
             found.add(
                 "labels", "info", f'Numbers of {target.name} have a decimal comma: [data] decimal = ",".'
             )
         no_numbers(found, table, target.name, cells["label"], target.decimal)
-        targets = np.array([number(cell, target.decimal) for cell in targets], float)
+    look = replace(LOOSE, label_separator=target.between or ",", decimal=target.decimal) if target else LOOSE
+    targets = loose_targets(kind, look, cells["label"][rows])
     part = Part("all rows", cells["text"][rows].tolist(), None, targets, rows, table)
-    look_at_parts(found, [part], classes, bool(target))
-    look_at_tokens(found, [part], opener, Weights(weights=""))
+    look_at_parts(found, [part], kind if target else "")
+    look_at_tokens(found, [part], opener, Weights(weights=""), KINDS[kind].words)
     found.rows[:] = [row._replace(sentence=as_options(row.sentence)) for row in found.rows]
     return found
 
 
-def audit(splits: Splits) -> Findings:
+LOOSE = Data(text="", label="")  # how cells are read where there is no spec
+
+
+def loose_targets(kind: str, d: Data, cells: np.ndarray) -> np.ndarray:
+    """Cells as targets for a look, whatever is wrong with them: nothing is refused."""
+    read = {
+        "classification": lambda cell: cell,
+        "regression": lambda cell: number(cell, d.decimal),
+        "multilabel": lambda cell: tuple(w.strip() for w in cell.split(d.label_separator) if w.strip()),
+        "tokens": lambda cell: tuple(words_of(cell)),
+    }[kind]
+    kept = [read(cell) for cell in cells]
+    return np.fromiter(kept, object, len(kept)) if KINDS[kind].labels else np.array(kept, float)
+
+
+def audit(spec: TaskSpec, splits: Splits) -> Findings:
     """Look at parts that a run has made already."""
     found, parts = Findings("data"), [splits.train, splits.validation, splits.test]
-    look_at_parts(found, parts, bool(splits.labels))
+    look_at_parts(found, parts, spec.task.kind)
     return found
 
 
 # The file and its cells
 
 
-def open_anyway(found: Findings, path: Path | str, separator: str, encoding: str, sheet: str = "") -> Table:
+def open_anyway(
+    found: Findings,
+    path: Path | str,
+    separator: str,
+    encoding: str,
+    sheet: str = "",
+    columns: Sequence[str] = (),
+) -> Table:
     """Read a table; if only other settings open it, that is an error to find, and the look goes on."""
     try:
-        return read_table(path, separator=separator, encoding=encoding, sheet=sheet)
+        return read_table(path, separator=separator, encoding=encoding, sheet=sheet, columns=columns)
     except DataError as problem:
         first = problem
     try:
@@ -257,7 +285,7 @@ def open_anyway(found: Findings, path: Path | str, separator: str, encoding: str
     for errors in ("strict", "replace"):
         for s, e in ((s, e) for e in encodings if e for s in separators):
             try:
-                table = read_table(path, separator=s, encoding=e, sheet=sheet, errors=errors)
+                table = read_table(path, separator=s, encoding=e, sheet=sheet, columns=columns, errors=errors)
             except DataError:
                 continue
             found.add("file", "error", str(first))
@@ -274,12 +302,12 @@ def look_at_cells(found: Findings, spec: TaskSpec, table: Table) -> dict[str, st
     count_rows(found, table)
     empty = blank(column(table, d.text, "text")) | (blank(column(table, d.pair, "pair")) if d.pair else False)
     labels = column(table, d.label, "label")
-    unlabelled = blank(labels) & ~empty
+    unlabelled = without_label(spec, labels) & ~empty
     if tell(found, "texts", table, empty, "without text", "empty", d.empty):
         relaxed["empty"] = "drop"
     if tell(found, "labels", table, unlabelled, "without label", "missing_label", d.missing_label):
         relaxed["missing_label"] = "drop"
-    if not is_classes(spec):
+    if not kind_of(spec).labels:
         no_numbers(found, table, d.label, np.where(empty, "", labels), d.decimal)
     if d.duplicates == "drop":
         keys = list(zip(column(table, d.text, "text"), column(table, d.pair or d.text, "text")))
@@ -345,11 +373,12 @@ def raw_parts(spec: TaskSpec, tables: dict[str, Table]) -> list[Part]:
     parts, d = [], spec.data
     for key, table in tables.items():
         pair = column(table, d.pair, "pair") if d.pair else None
-        cells = [column(table, d.text, "text"), pair, column(table, d.label, "label")]
-        rows = np.flatnonzero(~np.any([blank(c) for c in cells if c is not None], axis=0))
-        texts, pairs, targets = (None if c is None else c[rows] for c in cells)
-        if not is_classes(spec):
-            targets = np.array([number(cell, d.decimal) for cell in targets], float)
+        labels = column(table, d.label, "label")
+        cells = [column(table, d.text, "text"), pair]
+        gone = np.any([blank(c) for c in cells if c is not None], axis=0) | without_label(spec, labels)
+        rows = np.flatnonzero(~gone)
+        texts, pairs = (None if c is None else c[rows] for c in cells)
+        targets = loose_targets(spec.task.kind, d, labels[rows])
         parts.append(
             Part(key, texts.tolist(), None if pairs is None else pairs.tolist(), targets, rows, table)
         )
@@ -359,8 +388,8 @@ def raw_parts(spec: TaskSpec, tables: dict[str, Table]) -> list[Part]:
 # Texts and labels
 
 
-def look_at_parts(found: Findings, parts: list[Part], classes: bool, labelled: bool = True) -> None:
-    """Duplicates, leaks, labels, lengths, odd characters."""
+def look_at_parts(found: Findings, parts: list[Part], kind: str) -> None:
+    """Duplicates, leaks, labels, lengths, odd characters. `kind` is "" where there are no labels."""
     seen: dict[str, set] = {}
     for part in parts:
         keys = text_keys(part)
@@ -375,12 +404,8 @@ def look_at_parts(found: Findings, parts: list[Part], classes: bool, labelled: b
                 )
         seen[part.name] = set(keys)
         look_at_characters(found, part)
-    if labelled and classes:
-        look_at_labels(found, parts)
-    elif labelled:
-        rows = [(p.name, len(p), *quantiles(p.targets[np.isfinite(p.targets)])) for p in parts]
-        names = ("lowest", *list(QUANTILES)[1:-1], "highest")
-        found.tables.append(Grid("Targets", ("part", "rows", *names), rows))
+    for look in LOOKS.get(kind, ()):
+        look(found, parts, kind)
     rows = []
     for part in parts:
         rows.append((f"{part.name}, words", *quantiles([len(text.split()) for text in part.texts])))
@@ -395,15 +420,24 @@ def quantiles(values: Any) -> list:
     return np.quantile(values, list(QUANTILES.values()), method="nearest").tolist()
 
 
-def look_at_labels(found: Findings, parts: list[Part]) -> None:
-    """Counts of each part, near-doubles, rare classes, and texts under two labels."""
-    counts = [Counter(part.targets.tolist()) for part in parts]
+def look_at_numbers(found: Findings, parts: list[Part], kind: str) -> None:
+    """How the values of each part are spread."""
+    rows = [(p.name, len(p), *quantiles(p.targets[np.isfinite(p.targets)])) for p in parts]
+    names = ("lowest", *list(QUANTILES)[1:-1], "highest")
+    found.tables.append(Grid("Targets", ("part", "rows", *names), rows))
+
+
+def look_at_labels(found: Findings, parts: list[Part], kind: str) -> None:
+    """Counts of each part, near-doubles, rare labels."""
+    counts = [Counter(each_label(kind, part.targets)) for part in parts]
     if not counts[0]:
         return
-    labels = label_order(np.array([label for count in counts for label in count], object))
-    grid = Grid("Labels", ("label", *(part.name for part in parts)), [])
+    what, some = ("Tags", "words") if KINDS[kind].words else ("Labels", "rows")
+    labels = label_order(label for count in counts for label in count)
+    grid = Grid(what, ("label", *(part.name for part in parts)), [])
     grid.rows.extend((label, *(count[label] for count in counts)) for label in labels)
-    grid.rows.append(("all", *(len(part) for part in parts)))
+    totals = [count.total() for count in counts] if KINDS[kind].words else map(len, parts)
+    grid.rows.append((f"all {some}" if KINDS[kind].many else "all", *totals))
     found.tables.append(grid)
     alike = defaultdict(list)
     for label in labels:
@@ -419,14 +453,18 @@ def look_at_labels(found: Findings, parts: list[Part]) -> None:
             "labels",
             "warning",
             f"{len(few)} {'label has' if len(few) == 1 else 'labels have'} "
-            f"fewer than {FEW} rows in {first}: {shown}.",
+            f"fewer than {FEW} {some} in {first}: {shown}.",
         )
     top, most = train.most_common(1)[0]
-    found.add(
-        "labels",
-        "info",
-        f'{len(labels)} labels; always saying "{top}" is right for {most / len(parts[0]):.1%} of {first}.',
-    )
+    share = most / (train.total() if KINDS[kind].words else len(parts[0]))
+    always = f'"{top}" is that of {share:.1%} of {some} of {first}'
+    if not KINDS[kind].many:
+        always = f'always saying "{top}" is right for {share:.1%} of {first}'
+    found.add("labels", "info", f"{len(labels)} labels; {always}.")
+
+
+def look_at_torn(found: Findings, parts: list[Part], kind: str) -> None:
+    """Texts that stand under two labels."""
     given = defaultdict(set)
     for part in parts:
         for key, label in zip(text_keys(part), part.targets):
@@ -435,8 +473,45 @@ def look_at_labels(found: Findings, parts: list[Part]) -> None:
     if torn:
         (text, _), said = torn[0]
         stand = "text stands" if len(torn) == 1 else "texts stand"
+        shown = [one if isinstance(one, str) else " ".join(one) or "none" for one in said]
         found.add("labels", "warning", f"{len(torn):,} {stand} under more than one label, such as "
-                  f"{excerpt(text, 60)}: {', '.join(said)}.")  # fmt: skip
+                  f"{excerpt(text, 60)}: {'; '.join(shown) if KINDS[kind].many else ', '.join(shown)}.")  # fmt: skip
+
+
+def look_at_sets(found: Findings, parts: list[Part], kind: str) -> None:
+    """How many labels a text has."""
+    rows = []
+    for part in parts:
+        sizes = Counter(min(len(target), 4) for target in part.targets)
+        rows.append((part.name, *(sizes[n] for n in range(5))))
+    found.tables.append(Grid("Labels of a text", ("part", "none", "one", "two", "three", "more"), rows))
+
+
+def look_at_tags(found: Findings, parts: list[Part], kind: str) -> None:
+    """Words and entities of each part, tags that IOB2 does not allow, sentences without end."""
+    entities = has_entities(each_label(kind, parts[0].targets))
+    rows = []
+    for part in parts:
+        begun = sum(tag.startswith("B-") for tags in part.targets for tag in tags)
+        stray = stray_tags(part.targets)
+        rows.append((part.name, len(part), sum(map(len, part.targets)), begun + stray))
+        if stray:
+            found.add("tags", "warning", f"{part.name}: {stray:,} tags I-... follow no tag of their type; each "
+                      "is taken to begin an entity.")  # fmt: skip
+        longest = max(map(len, part.targets), default=0)
+        if longest > LONG_SENTENCE:
+            found.add("tags", "warning", f"{part.name}: a text has {longest:,} words: is a blank line missing "
+                      "between sentences?")  # fmt: skip
+    columns = ("part", "texts", "words", "entities")[: 4 if entities else 3]
+    found.tables.append(Grid("Words", columns, [row[: len(columns)] for row in rows]))
+
+
+LOOKS: dict[str, tuple[Callable[[Findings, list[Part], str], None], ...]] = {
+    "classification": (look_at_labels, look_at_torn),
+    "regression": (look_at_numbers,),
+    "multilabel": (look_at_labels, look_at_sets, look_at_torn),
+    "tokens": (look_at_tags, look_at_labels, look_at_torn),
+}
 
 
 def look_at_characters(found: Findings, part: Part) -> None:
@@ -457,8 +532,10 @@ def look_at_characters(found: Findings, part: Part) -> None:
             )
 
 
-def look_at_tokens(found: Findings, parts: list[Part], opener: Opener | None, reading: Weights) -> None:
-    """Lengths in tokens, and how much of the texts a model would not read."""
+def look_at_tokens(
+    found: Findings, parts: list[Part], opener: Opener | None, reading: Weights, whole: bool = False
+) -> None:
+    """Lengths in tokens, and how much of the texts a model would not read; `whole`: none, it takes pieces."""
     if opener is None:
         return
     try:
@@ -469,14 +546,14 @@ def look_at_tokens(found: Findings, parts: list[Part], opener: Opener | None, re
         grid = Grid("Lengths in tokens", ("part", *QUANTILES), [])
         for part in parts:
             grid.rows.append(
-                (f"{part.name}, tokens", *quantiles(count_tokens(found, part, tokenizer, reading)))
+                (f"{part.name}, tokens", *quantiles(count_tokens(found, part, tokenizer, reading, whole)))
             )
         found.tables.append(grid)
     except MiniBertError as problem:
         found.add("lengths", "warning", f"Tokens could not be counted: {problem}")
 
 
-def count_tokens(found: Findings, part: Part, tokenizer: Counts, reading: Weights) -> np.ndarray:
+def count_tokens(found: Findings, part: Part, tokenizer: Counts, reading: Weights, whole: bool) -> np.ndarray:
     """(n,) tokens of each text of a part; what is cut of them is a finding."""
     strict, most = reading.truncation == "error", reading.max_tokens
     how = {"truncation": "head" if strict else reading.truncation, "max_windows": reading.max_windows}
@@ -488,6 +565,8 @@ def count_tokens(found: Findings, part: Part, tokenizer: Counts, reading: Weight
         if reading.truncation == "window":
             beyond = f"; {cut.sum():,} of them beyond max_windows = {reading.max_windows}: {done}"
             done = "they are read in windows" + (beyond if cut.any() else "")
+        if whole:
+            done, cut = "they are read in pieces, cut between words", np.zeros(1)
         grave = "error" if strict else "warning" if cut.mean() > MANY else "info"
         found.add("lengths", grave, f"{of}; {done}.")
     return coded.tokens

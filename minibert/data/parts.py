@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataError, nearest
+from ..kinds import KINDS, Kind, each_label, words_of
 from ..spec import TaskSpec
 from .separated import excerpt
 from .tables import Table
@@ -28,7 +30,8 @@ class Part:
     """What one part of the data is to a model.
 
     texts    n strings;  pairs: n strings or None
-    targets  classification: (n,) array of label strings (object); regression: (n,) float64
+    targets  (n,) array by kind. classification: label strings; regression: float64; multilabel: tuples of
+             labels; tokens: tuples of tags, one for each word that words_of finds in the text
     rows     (n,) int64 row_id in `table`
     """
 
@@ -80,9 +83,9 @@ class Pool:
         return Part(name, self.texts.tolist(), pairs, self.targets, self.rows, self.table)
 
 
-def is_classes(spec: TaskSpec) -> bool:
-    """Whether targets are classes, in whose proportions rows are drawn."""
-    return spec.task.kind == "classification"
+def kind_of(spec: TaskSpec) -> Kind:
+    """What the task's kind means for its data."""
+    return KINDS[spec.task.kind]
 
 
 def text_keys(part: Part) -> list[tuple[str, str]]:
@@ -111,8 +114,7 @@ def folded(word: str) -> str:
 def usable_pools(spec: TaskSpec, tables: dict[str, Table], notes: list[str]) -> dict[str, Pool]:
     """The usable rows of each table; a label column that can't be one is refused."""
     pools = {key: usable(spec, table, notes) for key, table in tables.items()}
-    if is_classes(spec):
-        check_label_column(spec, pools.get("train") or pools["source"])
+    check_label_column(spec, pools.get("train") or pools["source"])
     return pools
 
 
@@ -124,7 +126,7 @@ def usable(spec: TaskSpec, table: Table, notes: list[str]) -> Pool:
     cells = {key: column(table, getattr(d, key), key) for key in keys}
     empty = blank(cells["text"]) | (blank(cells["pair"]) if d.pair else False)
     keep = ~left_out(table, empty, d.empty, "without text", "empty", notes)
-    unlabelled = blank(cells["label"]) & keep
+    unlabelled = without_label(spec, cells["label"]) & keep
     keep &= ~left_out(table, unlabelled, d.missing_label, "without label", "missing_label", notes)
     if d.duplicates == "drop":
         again = repeated(list(zip(cells["text"], cells.get("pair", cells["text"]))), keep)
@@ -140,7 +142,7 @@ def usable(spec: TaskSpec, table: Table, notes: list[str]) -> Pool:
             f"{Path(table.path).name}: {count_of(len(alone))} without {d.group}, each its own group."
         )
     picked = {key: values[rows] for key, values in cells.items()}
-    targets = picked["label"] if is_classes(spec) else to_numbers(picked["label"], rows, spec, table)
+    targets = TARGETS[spec.task.kind](picked["label"], picked["text"], rows, spec, table, notes)
     return Pool(
         picked["text"], picked.get("pair"), targets, picked.get("group"), rows.astype(np.int64), table
     )
@@ -149,6 +151,11 @@ def usable(spec: TaskSpec, table: Table, notes: list[str]) -> Pool:
 def blank(cells: np.ndarray) -> np.ndarray:
     """(n,) bool: cells with nothing but white space."""
     return np.array([not cell.strip() for cell in cells], bool)
+
+
+def without_label(spec: TaskSpec, cells: np.ndarray) -> np.ndarray:
+    """(n,) bool: cells that should hold a label and are empty; with several labels, none is an answer."""
+    return np.zeros(len(cells), bool) if kind_of(spec).none else blank(cells)
 
 
 def repeated(keys: list[tuple[str, str]], keep: np.ndarray) -> np.ndarray:
@@ -186,7 +193,78 @@ def places(table: Table, rows: np.ndarray) -> str:
     return shown + (f" and {len(rows) - 3:,} more" if len(rows) > 3 else "")
 
 
-def to_numbers(cells: np.ndarray, rows: np.ndarray, spec: TaskSpec, table: Table) -> np.ndarray:
+# Cells to targets: the cells and texts of some rows of a table -> (n,) targets as Part has them.
+
+
+def to_labels(
+    cells: np.ndarray, texts: np.ndarray, rows: np.ndarray, spec: TaskSpec, table: Table, notes: list[str]
+) -> np.ndarray:
+    """Label strings as they stand, or the names that [data] label_names gives them."""
+    return np.fromiter((named(cell, row, spec, table) for cell, row in zip(cells, rows)), object, len(cells))
+
+
+def to_label_sets(
+    cells: np.ndarray, texts: np.ndarray, rows: np.ndarray, spec: TaskSpec, table: Table, notes: list[str]
+) -> np.ndarray:
+    """Tuples of labels, () for an empty cell; a label that a cell repeats counts once, and that is told."""
+    found, again = [], []
+    for cell, row in zip(cells, rows):
+        words = [word.strip() for word in cell.split(spec.data.label_separator)]
+        labels = [named(word, row, spec, table) for word in words if word]
+        found.append(tuple(dict.fromkeys(labels)))
+        again += [row] if len(found[-1]) < len(labels) else []
+    if again:
+        notes.append(f"{Path(table.path).name}: {count_of(len(again))} with a label twice, which counts once: "
+                     f"{places(table, np.array(again))}.")  # fmt: skip
+    return np.fromiter(found, object, len(found))
+
+
+def to_tags(
+    cells: np.ndarray, texts: np.ndarray, rows: np.ndarray, spec: TaskSpec, table: Table, notes: list[str]
+) -> np.ndarray:
+    """Tuples of tags, one a word; DataError with the first row that has more or fewer tags than words."""
+    found = [tuple(named(tag, row, spec, table) for tag in words_of(cell)) for cell, row in zip(cells, rows)]
+    counts = [(len(words_of(text)), len(tags)) for text, tags in zip(texts, found)]
+    bad = [i for i, (words, tags) in enumerate(counts) if words != tags]
+    if bad:
+        words, tags = counts[bad[0]]
+        raise DataError(
+            f"{table.path}: {table.where(int(rows[bad[0]]))} has {words} words in {spec.data.text} and {tags} "
+            f"tags in {spec.data.label} ({count_of(len(bad))} in all): {excerpt(texts[bad[0]])}.",
+            "Words and tags are what stands between spaces, one tag for each word.",
+        )
+    odd = stray_tags(found)
+    if odd:
+        notes.append(f"{Path(table.path).name}: {odd:,} tags I-... follow no tag of their type; each begins an "
+                     "entity, as the CoNLL script counts.")  # fmt: skip
+    return np.fromiter(found, object, len(found))
+
+
+def stray_tags(found: Iterable[tuple[str, ...]]) -> int:
+    """Tags that IOB2 does not allow: I-X after anything but B-X and I-X."""
+    return sum(
+        tag.startswith("I-") and before[2:] != tag[2:]
+        for tags in found
+        for before, tag in zip(("", *tags), tags)
+    )
+
+
+def named(label: str, row: int, spec: TaskSpec, table: Table) -> str:
+    """The name of a label that the column writes as a number; the label itself where none are named."""
+    names = spec.data.label_names
+    if not names:
+        return label
+    if not (label.strip().isdecimal() and int(label) < len(names)):
+        raise DataError(
+            f"{table.path}: {table.where(int(row))} has {spec.data.label} = {excerpt(label)}, and [data] "
+            f"label_names has {len(names)} names, for 0 to {len(names) - 1}."
+        )
+    return names[int(label)]
+
+
+def to_numbers(
+    cells: np.ndarray, texts: np.ndarray, rows: np.ndarray, spec: TaskSpec, table: Table, notes: list[str]
+) -> np.ndarray:
     """(n,) float64 of number cells; DataError with the first row whose cell is no finite number."""
     d = spec.data
     values = [number(cell, d.decimal) for cell in cells]
@@ -204,6 +282,14 @@ def to_numbers(cells: np.ndarray, rows: np.ndarray, spec: TaskSpec, table: Table
     return np.array(values, np.float64)
 
 
+TARGETS = {
+    "classification": to_labels,
+    "regression": to_numbers,
+    "multilabel": to_label_sets,
+    "tokens": to_tags,
+}
+
+
 def number(cell: str, decimal: str = ".") -> float | None:
     """The number that a cell holds, or None. Thousands marks, NaN and infinities are no numbers."""
     cell = cell.strip()
@@ -215,8 +301,8 @@ def number(cell: str, decimal: str = ".") -> float | None:
 
 def check_label_column(spec: TaskSpec, pool: Pool) -> None:
     """Refuse a label column that holds ids, texts or numbers of a scale."""
-    distinct = len(set(pool.targets))
-    if distinct > MOST_LABELS or distinct == len(pool) > 1:
+    kind, distinct = kind_of(spec), len(set(each_label(spec.task.kind, pool.targets)))
+    if distinct > MOST_LABELS or (kind.stratified and distinct == len(pool) > 1):
         raise DataError(
             f"{pool.table.path}: {spec.data.label} has {distinct:,} distinct values "
             f"in {count_of(len(pool))}.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from .. import spec as schema
 from ..errors import DataError
+from ..kinds import KINDS, words_of
 from .parts import MOST_LABELS, blank, count_of, number
 from .separated import excerpt
 from .splits import PART_WORDS, make_splits
@@ -61,6 +63,10 @@ OTHER = {
     "gender",
     "country",
 }
+TAG = {"tag", "tags", "ner", "pos", "upos", "label", "labels"}
+BETWEEN = (",", ";", "|")  # what several labels of a cell are separated by
+MOST_TAGS = 200  # different tags of words; more are words
+OTHER_KIND = {"classification": "regression", "regression": "classification"}
 NUMBERED = {"id", "ids", "idx", "index"}
 UNIT = NUMBERED | {
     "user",
@@ -90,6 +96,7 @@ class Column:
     numbers: np.ndarray | None
     decimal: str
     stray: int = -1
+    between: str = ""  # stands between the labels of a cell, if many cells hold several
 
     @property
     def tokens(self) -> set[str]:
@@ -113,10 +120,13 @@ def propose(
     columns = describe(table)
     text = text_column(columns, table)
     pair = pair_column(columns, text)
+    tags = None if pair else tag_column(columns, text, table)
     parts = part_column(columns, table)
     used = {c.name for c in (text, pair, parts) if c}
     groups = [] if parts else group_columns(columns, used, len(table.frame))
-    labels = label_columns(columns, used | {c.name for c in groups}, text, len(table.frame))
+    labels = (
+        [tags] if tags else label_columns(columns, used | {c.name for c in groups}, text, len(table.frame))
+    )
     if not labels:
         raise DataError(
             f"{table.path}: no column could be a label: one with a few classes, or with numbers.",
@@ -190,8 +200,40 @@ def describe(table: Table) -> list[Column]:
                 numbers, decimal = np.array(known), mark
                 stray = filled[values.index(None)][0] if len(known) < len(values) else -1
         words = sum(len(cell.split()) for cell in cells) / max(1, len(cells))
-        columns.append(Column(name, place, len(cells), len(set(cells)), words, numbers, decimal, stray))
+        facts = (name, place, len(cells), len(set(cells)), words, numbers, decimal, stray)
+        columns.append(Column(*facts, several(cells) if numbers is None else ""))
     return columns
+
+
+def several(cells: list[str]) -> str:
+    """What stands between the labels of cells that hold several, or "".
+
+    So it is if one cell in twenty holds it, and the pieces are short, few, and come again in other cells.
+    """
+    for mark in BETWEEN:
+        pieces = [[piece.strip() for piece in cell.split(mark)] for cell in cells]
+        split = sum(len(found) > 1 for found in pieces)
+        names = Counter(piece for found in pieces for piece in set(found))
+        again = sum(count > 1 for count in names.values())
+        short = all(0 < len(name.split()) <= 4 for name in names)
+        if split >= max(2, 0.05 * len(cells)) and short and again >= 0.9 * len(names) <= MOST_LABELS:
+            return mark
+    return ""
+
+
+def tag_column(columns: list[Column], text: Column, table: Table) -> Column | None:
+    """The column with one tag for each word of the text in every row, of a small set; by name, or the last."""
+    words = [words_of(cell) for cell in table.frame[text.name]]
+    if max(map(len, words), default=0) < 2:
+        return None
+    most = min(MOST_TAGS, sum(map(len, words)) / 5, len({word for row in words for word in row}) - 1)
+    alike = []
+    for c in columns:
+        cells = [words_of(cell) for cell in table.frame[c.name]]
+        tags = {tag for row in cells for tag in row}
+        if c.name != text.name and 1 < len(tags) <= most and list(map(len, cells)) == list(map(len, words)):
+            alike.append(c)
+    return max(alike, key=lambda c: (bool(c.tokens & TAG), c.place), default=None)
 
 
 def headless(text: Column, label: Column | None, table: Table) -> str:
@@ -210,7 +252,8 @@ def text_column(columns: list[Column], table: Table) -> Column:
     wordy = [c for c in columns if c.numbers is None and c.filled]
     if not wordy:
         raise DataError(f"{table.path}: no column holds texts.", "A text column is needed.")
-    first = max(wordy, key=lambda c: c.words)
+    named = [c for c in wordy if c.name == "FORM"]  # CoNLL-U: every column has as many words
+    first = max(named or wordy, key=lambda c: c.words)
     return first if first.words > 1 else max(wordy, key=lambda c: c.distinct)
 
 
@@ -259,8 +302,12 @@ def is_whole(c: Column) -> bool:
     return c.numbers is not None and bool((c.numbers == np.round(c.numbers)).all())
 
 
-def kind_of(c: Column) -> tuple[str, str]:
-    """("classification" or "regression", why) for a label column."""
+def by_looks(c: Column, text: Column | None = None, table: Table | None = None) -> tuple[str, str]:
+    """(kind, why) of a task with this label column; tags are seen only beside the text."""
+    if text and table and tag_column([c], text, table):
+        return "tokens", f"{c.name} holds one tag for each word of {text.name}, in every row"
+    if c.between:
+        return "multilabel", f"many cells of {c.name} hold several labels, with {c.between!r} between them"
     if c.numbers is None:
         return "classification", f"{c.name} holds words, {c.distinct} different ones"
     low, high = c.numbers.min(), c.numbers.max()
@@ -282,13 +329,12 @@ Row = tuple[str, str, Any, str]  # table, key, value, why ("" if there is nothin
 def compose(table: Table, form: dict[str, Any], found: dict[str, Any]) -> list[Row]:
     """The keys of the spec with their values and reasons."""
     text, pair, label, group, parts = (found[k] for k in ("text", "pair", "label", "group", "parts"))
-    kind, why = kind_of(label)
-    other = "regression" if kind == "classification" else "classification"
-    why += f'; if that is wrong: "{other}"' if is_whole(label) else ""
+    kind, why = by_looks(label, text, table)
+    why += f'; if that is wrong: "{OTHER_KIND[kind]}"' if is_whole(label) and kind in OTHER_KIND else ""
     frame, n = table.frame, len(table.frame)
     cells = {c.name: frame[c.name].to_numpy(dtype=object) for c in (text, pair, label) if c}
     empty = blank(cells[text.name]) | (blank(cells[pair.name]) if pair else False)
-    unlabelled = blank(cells[label.name]) & ~empty
+    unlabelled = blank(cells[label.name]) & ~empty & (not KINDS[kind].none)
     kept = frame[~empty & ~unlabelled]
     again = kept.duplicated([c.name for c in (text, pair) if c])
     stem = Path(table.path).name.split(".")[0].lower()
@@ -315,13 +361,15 @@ def compose(table: Table, form: dict[str, Any], found: dict[str, Any]) -> list[R
             ("data", "group", group.name, f"{group.distinct:,} different ones in {group.filled:,} rows")
         )
     rows += [("data", key, value, "found in the file") for key, value in form.items()]
+    if label.between not in ("", ",") and KINDS[kind].none:
+        rows.append(("data", "label_separator", label.between, f"found in {label.name}"))
     if label.decimal != "." and kind == "regression":
         rows.append(("data", "decimal", label.decimal, f"found in {label.name}"))
     for key, found_rows in (("empty", empty), ("missing_label", unlabelled), ("duplicates", again)):
         count = int(found_rows.sum())
         if count and not (key == "duplicates" and parts):
             rows.append(("data", key, "drop", f"found in {count_of(count)}"))
-    return rows + settings(table, text, pair, n)
+    return rows + settings(table, text, pair, n, kind)
 
 
 def beside(path: Path) -> str:
@@ -335,7 +383,7 @@ def beside(path: Path) -> str:
     )
 
 
-def settings(table: Table, text: Column, pair: Column | None, n: int) -> list[Row]:
+def settings(table: Table, text: Column, pair: Column | None, n: int, kind: str) -> list[Row]:
     """The keys of [model], [train] and [baseline], from the number of rows and the length of the texts."""
     sizes = np.zeros(n)
     for c in (text, pair):
@@ -356,7 +404,7 @@ def settings(table: Table, text: Column, pair: Column | None, n: int) -> list[Ro
         ("train", "learning_rate", rate, ""),
         ("train", "batch_size", batch, ""),
         ("train", "seed", 0, ""),
-        ("baseline", "kind", "tfidf", ""),
+        ("baseline", "kind", KINDS[kind].baselines[0], ""),
     ]
 
 

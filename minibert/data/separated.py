@@ -14,7 +14,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import DataError
@@ -140,9 +140,12 @@ def records(
         yield line, fields
 
 
-def text_rows(lines: Callable[[], Iterable[str]], separator: str, path: Path) -> tuple:
+def text_rows(
+    lines: Callable[[], Iterable[str]], separator: str, path: Path, columns: Sequence[str] = ()
+) -> tuple:
     """(column names, notes, iterator of (line, fields)) of a separated text; widths are not checked.
 
+    `columns`: the names, where the first line is a row already.
     `lines` opens the text anew at each call, so that a file larger than memory can be read too.
     """
     notes, quoting = [], csv.QUOTE_MINIMAL
@@ -152,13 +155,13 @@ def text_rows(lines: Callable[[], Iterable[str]], separator: str, path: Path) ->
             f'{path.name}: a " is part of the text here, as the rows do not come whole with quoting.'
         )
     found = records(lines(), separator, path, quoting)
-    names = next((fields for _, fields in found if fields), None)
+    names = list(columns) or next((fields for _, fields in found if fields), None)
     if stated := excel_separator(next(iter(lines()), "")):
         notes.append(f'{path.name}: its first line, "sep={stated}", is a word to Excel and was left out.')
         names = next((fields for _, fields in found if fields), None)
     if names is None:
         raise DataError(f"{path} is empty.")
-    head = list(itertools.islice(found, 2))
+    head = [] if columns else list(itertools.islice(found, 2))
     if separator == "\t" and is_orange([names, *(fields for _, fields in head)], len(names)):
         head = []
         notes.append(f"{path.name}: the second and third line (types and roles) were read as header.")
@@ -182,10 +185,10 @@ def text_chunk_rows(
     return names, whole()
 
 
-def from_text(text: str, separator: str, path: Path) -> Read:
+def from_text(text: str, separator: str, path: Path, columns: Sequence[str] = ()) -> Read:
     """Rows of a separated text. Every row must have as many fields as the header."""
     try:
-        names, notes, found = text_rows(lambda: lines_of(text), separator, path)
+        names, notes, found = text_rows(lambda: lines_of(text), separator, path, columns)
         rows = list(found)
     except DataError as problem:
         raise other_separator(text, separator, "quotes that don't pair", path) or problem from None

@@ -19,12 +19,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import DataError, nearest
+from ..kinds import each_label
 from ..spec import TaskSpec
 from .parts import (
     Pool,
@@ -32,7 +34,7 @@ from .parts import (
     column,
     count_of,
     folded,
-    is_classes,
+    kind_of,
     left_out,
     text_keys,
     usable_pools,
@@ -71,7 +73,7 @@ def make_folds(spec: TaskSpec, tables: dict[str, Table]) -> Iterator[Splits]:
     if units < k:
         what = "rows" if pool.groups is None else f"values of {spec.data.group}"
         raise DataError(f"[data] folds = {k} needs as many {what}; {pool.table.path} has {units}.")
-    fold = deal_folds(pool, k, is_classes(spec), stream(spec, "folds"))
+    fold = deal_folds(pool, k, kind_of(spec).stratified, stream(spec, "folds"))
     for i in range(k):
         here = [*notes, f"Fold {i + 1} of {k}."]
         yield finish(spec, pool.pick(fold != i), pools.get("validation"), pool.pick(fold == i), here, i)
@@ -79,10 +81,9 @@ def make_folds(spec: TaskSpec, tables: dict[str, Table]) -> Iterator[Splits]:
 
 def read_tables(spec: TaskSpec, locate: Callable[[str], Path]) -> dict[str, Table]:
     """The spec's tables by their key in [data]; a file that serves as two parts is refused."""
-    d = spec.data
     tables: dict[str, Table] = {}
     for key, word in source_words(spec).items():
-        table = read_table(locate(word), separator=d.separator, encoding=d.encoding, sheet=d.sheet)
+        table = read_table(locate(word), **form(spec))
         for other, before in tables.items():
             if before.sha256 == table.sha256:
                 raise DataError(
@@ -91,6 +92,12 @@ def read_tables(spec: TaskSpec, locate: Callable[[str], Path]) -> dict[str, Tabl
                 )
         tables[key] = table
     return tables
+
+
+def form(spec: TaskSpec) -> dict[str, Any]:
+    """What a file can't say of itself, as read_table takes it."""
+    d = spec.data
+    return {"separator": d.separator, "encoding": d.encoding, "sheet": d.sheet, "columns": d.columns}
 
 
 def source_words(spec: TaskSpec) -> dict[str, str]:
@@ -117,7 +124,7 @@ def make_splits(spec: TaskSpec, tables: dict[str, Table]) -> Splits:
             raise DataError(f'[data] validation is a table, and "{d.split_column}" has validation rows too.')
         validation = own or validation
     elif d.source:
-        mask = take(pools["source"], d.split[2], is_classes(spec), stream(spec, "test"), "test")
+        mask = take(pools["source"], d.split[2], kind_of(spec).stratified, stream(spec, "test"), "test")
         train, test = pools["source"].pick(~mask), pools["source"].pick(mask)
     return finish(spec, train, validation, test, notes)
 
@@ -131,14 +138,20 @@ def finish(
         train = draw(spec, train, notes, fold)
     if validation is None:
         share = d.split[1] / (d.split[0] + d.split[1]) if d.split else d.validation
-        mask = take(train, share, is_classes(spec), stream(spec, "validation", fold), "validation")
+        mask = take(train, share, kind_of(spec).stratified, stream(spec, "validation", fold), "validation")
         train, validation = train.pick(~mask), train.pick(mask)
-    same = train.targets[0]
-    if (train.targets == same).all():
-        what = f'{train.table.path}: all {count_of(len(train))} to train on have {d.label} = "{same}".'
+    same = set(each_label(spec.task.kind, train.targets) if kind_of(spec).words else train.targets)
+    if len(same) == 1:
+        only = shown(same.pop())
+        what = f'{train.table.path}: all {count_of(len(train))} to train on have {d.label} = "{only}".'
         raise DataError(what, "There is nothing to learn: a wrong column, or a table sorted and cut?")
-    if is_classes(spec):
-        labels = label_order(train.targets)
+    if kind_of(spec).labels:
+        labels = label_order(each_label(spec.task.kind, train.targets))
+        if len(labels) < 2:
+            raise DataError(
+                f'{train.table.path}: the rows to train on know one label, "{labels[0]}", and two are needed.',
+                'With one label a text has it or not: write that as two words, for [task] kind = "classification".',
+            )
         validation = without_unseen(spec, validation, labels, "validation", notes)
         test = without_unseen(spec, test, labels, "test", notes)
     parts = [train.part("train"), validation.part("validation"), test.part("test")]
@@ -257,7 +270,7 @@ def by_column(spec: TaskSpec, pool: Pool) -> tuple[Pool, Pool | None, Pool]:
 def draw(spec: TaskSpec, pool: Pool, notes: list[str], fold: int) -> Pool:
     """[train] examples rows: the first of an order in which row j of a class of n comes at j/n."""
     wanted, rng = spec.train.examples, stream(spec, "examples", fold)
-    strata = pool.targets if is_classes(spec) else np.zeros(len(pool))
+    strata = pool.targets if kind_of(spec).stratified else np.zeros(len(pool))
     least = len(set(strata))
     if not least <= wanted <= len(pool):
         raise DataError(
@@ -275,7 +288,7 @@ def draw(spec: TaskSpec, pool: Pool, notes: list[str], fold: int) -> Pool:
 # What the parts must be
 
 
-def label_order(targets: np.ndarray) -> tuple[str, ...]:
+def label_order(targets: Iterable[str]) -> tuple[str, ...]:
     """The labels sorted as words, or by value if all are whole numbers."""
     labels = set(targets)
     whole = all(WHOLE.fullmatch(label) for label in labels)
@@ -283,23 +296,30 @@ def label_order(targets: np.ndarray) -> tuple[str, ...]:
 
 
 def without_unseen(spec: TaskSpec, pool: Pool, labels: tuple[str, ...], name: str, notes: list[str]) -> Pool:
-    """Treat rows whose label train lacks as [data] unseen says: error, keep ("wrong"), or drop."""
-    known = set(labels)
-    unseen = np.array([target not in known for target in pool.targets], bool)
+    """Treat rows with a label that train lacks as [data] unseen says: error, keep ("wrong"), or drop."""
+    known, kind = set(labels), spec.task.kind
+    missing = [[w for w in each_label(kind, [target]) if w not in known] for target in pool.targets]
+    unseen = np.array([bool(words) for words in missing], bool)
     if not unseen.any():
         return pool
-    counts = Counter(pool.targets[unseen])
-    shown = ", ".join(f'"{label}" ({count:,})' for label, count in counts.most_common(5))
+    counts = Counter(word for words in missing for word in words)
+    said = ", ".join(f'"{label}" ({count:,})' for label, count in counts.most_common(5))
     fix = 'Set [data] unseen = "wrong" (kept, counted as mistakes) or "drop".'
     for word, label in ((w, k) for w in counts for k in labels if folded(w) == folded(k)):
         fix = f'"{word}" and "{label}" differ only in case, spaces or Unicode form: mend the table.'
     found = np.zeros(len(pool.table.frame), bool)
     found[pool.rows[unseen]] = True
-    what = f"of {name} with labels that train lacks, {shown}"
-    kept = pool.pick(~left_out(pool.table, found, spec.data.unseen, what, "unseen", notes, fix)[pool.rows])
+    what = f"of {name} with labels that train lacks, {said}"
+    policy = spec.data.unseen or kind_of(spec).unseen
+    kept = pool.pick(~left_out(pool.table, found, policy, what, "unseen", notes, fix)[pool.rows])
     if not len(kept):
         raise DataError(f"{pool.table.path}: no row of {name} has a label that train has.", fix)
     return kept
+
+
+def shown(target: Any) -> str:
+    """A target as its cell holds it."""
+    return ", ".join(target) if isinstance(target, tuple) else str(target)
 
 
 def check_groups(name: str, parts: dict[str, Pool]) -> None:
@@ -324,7 +344,7 @@ def class_weights(
     if setting == "none":
         return None
     if setting == "balanced":
-        counts = Counter(targets)
+        counts = Counter(targets)  # of a text's words together, where each has a tag
         return np.array([len(targets) / (len(labels) * counts[label]) for label in labels])
     for label, weight in setting.items():
         if label not in labels:

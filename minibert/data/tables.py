@@ -1,11 +1,11 @@
-"""A file in, a table of strings out: CSV, TSV, .tab, JSONL, Parquet and .xlsx, gzip around the text ones.
+"""A file in, a table of strings out: CSV, TSV, .tab, CoNLL, JSONL, Parquet and .xlsx, gzip around the text ones.
 
 In:  a path, and what the file can't say of itself: separator, encoding, sheet.
 Out: Table(frame, path, sha256, lines, notes). Every cell is the string that the file holds: "01" stays
      "01", "NA" and "null" are words. Nothing is guessed in silence: a file that reads only under another
      separator or encoding is refused, with the key of [data] that opens it.
 
-How a kind of file is read stands in separated.py and typed.py.
+How a kind of file is read stands in separated.py, conll.py and typed.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError, nearest
+from .conll import conll_rows, from_conll
 from .separated import (
     decode,
     from_text,
@@ -41,9 +42,11 @@ LARGE = 64 << 20  # bytes from which a file is streamed where rows are wanted in
 FITS = 512 << 20  # bytes up to which a faulty one is read whole after all, for the better message
 FORMATS = {
     ".csv": ("text", ","), ".tsv": ("text", "\t"), ".tab": ("text", "\t"),
+    **dict.fromkeys((".conll", ".conllu", ".iob", ".iob2", ".bio", ".annotated"), ("conll", "")),
     ".jsonl": ("jsonl", ""), ".ndjson": ("jsonl", ""),
     ".parquet": ("parquet", ""), ".pq": ("parquet", ""), ".xlsx": ("xlsx", ""), ".xlsm": ("xlsx", ""),
 }  # fmt: skip
+LINES = {"jsonl": jsonl_rows, "conll": conll_rows}  # kinds that are read line by line
 REFUSED = {
     **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst"), "unpack it first"),
     **dict.fromkeys((".xls", ".ods"), "save it as .xlsx or as CSV"),
@@ -90,17 +93,21 @@ def read_table(
     separator: str = "",
     encoding: str = "utf-8",
     sheet: str = "",
+    columns: Sequence[str] = (),
     errors: str = "strict",
 ) -> Table:
     """Read a table of n rows; raise DataError with the place in the file where that is impossible.
 
     `separator` is by the name if absent (.csv comma, .tsv and .tab tab); `sheet` is for .xlsx.
+    `columns` are the names where the file has no line that says them.
     `errors="replace"` puts U+FFFD where bytes do not decode, for looking at a damaged file.
     """
     path, kind, usual = known_format(path)
     separator = plain_separator(separator) or usual
     if sheet and kind != "xlsx":
         raise DataError(f"{path} has no sheets.", "[data] sheet is for .xlsx files: leave it out.")
+    if columns and kind != "text":
+        raise DataError(f"{path} names its columns.", "[data] columns is for CSV and TSV: leave it out.")
     data, digest = contents(path, kind)
     if kind == "text":
         text = decode(data, encoding, errors, path)
@@ -110,9 +117,11 @@ def read_table(
                 f"{path}: its name does not say what stands between the columns.",
                 f"Likely separator = {likely} in [data]; names that need none end in {', '.join(FORMATS)}.",
             )
-        read = from_text(text, separator, path)
+        read = from_text(text, separator, path, columns)
     elif kind == "jsonl":
         read = from_jsonl(decode(data, encoding, errors, path), path)
+    elif kind == "conll":
+        read = from_conll(decode(data, encoding, errors, path), path)
     else:
         read = from_parquet(data, path) if kind == "parquet" else from_xlsx(data, sheet, path)
     names, rows, lines, notes = read
@@ -134,7 +143,7 @@ def read_chunks(
     path, kind, usual = known_format(path)
     separator = plain_separator(separator) or usual
     packed = path.name.lower().endswith(".gz")
-    streamed = kind == "jsonl" or (kind == "text" and separator)
+    streamed = kind in LINES or (kind == "text" and separator)
     if not streamed or not (packed or path.stat().st_size >= LARGE):
         frame = read_table(path, separator=separator, encoding=encoding, sheet=sheet).frame
         yield from (frame.iloc[start : start + size] for start in range(0, len(frame), size))
@@ -149,7 +158,7 @@ def read_chunks(
 
     try:
         decode(contents_start(path, 4)[:4].partition(b"\n")[0], encoding, "replace", path)  # its mark
-        names, rows = jsonl_rows(lines, path) if kind == "jsonl" else text_chunk_rows(lines, separator, path)
+        names, rows = LINES[kind](lines, path) if kind in LINES else text_chunk_rows(lines, separator, path)
         check_names(names, path)
         done = 0
         while held := list(itertools.islice(rows, size)):
@@ -221,7 +230,7 @@ def contents(path: Path, kind: str = "text") -> tuple[bytes, str]:
             )
     start = data[:64].lstrip().lower()
     for mark, words in FOREIGN.items():
-        if kind in ("text", "jsonl") and (data.startswith(mark) or start.startswith(mark)):
+        if kind in ("text", *LINES) and (data.startswith(mark) or start.startswith(mark)):
             raise DataError(f"{path} is {words}.")
     if data[257:262] == b"ustar":
         raise DataError(f"{path} is a tar archive: unpack it first.")
@@ -236,7 +245,7 @@ def sniff(path: Path | str) -> tuple[str, str]:
     For `init` and `check`, which say what they found; reading a table never calls it.
     """
     path, kind, _ = known_format(path)
-    if kind not in ("text", "jsonl"):
+    if kind not in ("text", *LINES):
         return "", ""
     data, _ = contents(path, kind)
     encoding = guess_encoding(data)

@@ -2,7 +2,7 @@
 
 In:  a run folder.   Out: report.html in it.
 
-read.py reads the folder, words.py says it, tables.py and figures.py lay it out, page.html.j2 and
+read.py reads the folder, forms.py and words.py say it, tables.py and figures.py lay it out, page.html.j2 and
 style.css make it a page. Every text from the data is escaped, and the page forbids itself scripts
 and requests, so that nothing in a data set can act when the report is opened.
 """
@@ -13,19 +13,16 @@ from pathlib import Path
 
 import jinja2
 
+from ..kinds import KINDS, OF_ENTITIES
 from ..metrics import HIGHER_IS_BETTER
-from ..spec import DEFAULT_METRIC, chosen_metric
+from ..spec import default_metric
 from ..system import write_text
 from . import figures, tables, words
+from .forms import form_of
 from .read import Run, answers, read_run
 
-LIMITS = {
-    "accuracy": (0, 1),
-    "macro_f1": (0, 1),
-    "pearson": (None, 1),
-    "spearman": (None, 1),
-    "r2": (None, 1),
-}
+SHARES = ("accuracy", "macro_f1", "micro_f1", "exact", *OF_ENTITIES)
+LIMITS = dict.fromkeys(SHARES, (0, 1)) | dict.fromkeys(("pearson", "spearman", "r2"), (None, 1))
 
 
 def write(folder: Path | str) -> Path:
@@ -57,10 +54,13 @@ def cautions(folder: Path | str) -> tuple[str, ...]:
 
 def context(run: Run) -> dict:
     """What the template sees."""
-    found, chosen = answers(run), chosen_metric(run.spec)
-    drawn = DEFAULT_METRIC[run.kind] if chosen == "loss" else chosen  # the loss has a picture of its own
+    found, chosen = answers(run), words.chosen_by(run)
+    own = default_metric(run.kind, run.metrics.get("labels") or ())
+    drawn = own if chosen == "loss" else chosen  # the loss has a picture of its own
     return {
         "run": run,
+        "kind": KINDS[run.kind],
+        "form": form_of(run),
         "name": run.spec.task.name,
         "place": words.place(run.folder),
         "lines": words.lines(run),

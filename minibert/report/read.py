@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import spec as specs
+from ..counts import spans
 from ..errors import DataError
+from ..kinds import KINDS, has_entities, words_of
 from ..spec import TaskSpec
 
 MISTAKES = 12  # shown on the page
@@ -49,7 +51,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """classification or regression"""
+        """A name of KINDS."""
         return self.spec.task.kind
 
     @property
@@ -65,9 +67,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Answer:
-    """One test text with its true and predicted label (as strings) or value (as floats).
+    """One test text with its true and predicted label (a string), value (a float), labels or tags (tuples).
 
-    weight   what mistakes are ranked by: the probability of the wrong label, or the size of the error
+    weight   what mistakes are ranked by: the probability of the wrong label, the size of the error, or how
+             many entities or words are wrong
     """
 
     row: str
@@ -153,7 +156,7 @@ def answers(run: Run) -> Answers:
         columns = Columns(header, run)
         if columns.why_none:
             return Answers(why_none=columns.why_none)
-        found = (classified if run.kind == "classification" else regressed)(run, rows, columns)
+        found = READERS[run.kind](run, rows, columns)
     other = baseline_answers(run.folder / "baseline.csv", columns.own, {one.row for one in found.mistakes})
     found.mistakes = [Answer(**vars(one) | {"baseline": other.get(one.row, "")}) for one in found.mistakes]
     return found
@@ -166,7 +169,7 @@ class Columns:
     """
 
     def __init__(self, header: list[str], run: Run):
-        self.own = "label" if run.kind == "classification" else "value"
+        self.own = KINDS[run.kind].column
         self.ours = {name: i for i, name in enumerate(header)}  # of equal names the last
         given = {name: i for i, name in reversed(list(enumerate(header)))}  # of equal names the first
         said = [i for name, i in self.ours.items() if re.fullmatch(f"(predicted_)*{self.own}", name)]
@@ -189,7 +192,7 @@ def classified(run: Run, rows: Iterator[list[str]], columns: Columns) -> Answers
     """Wrong labels, the most probable first."""
     out, largest = Answers(), Largest()
     for row in rows:
-        truth, predicted = row[columns.truth].strip(), row[columns.said].strip()
+        truth, predicted = named(run, row[columns.truth].strip()), row[columns.said].strip()
         if truth != predicted:
             out.wrong += 1
             likely = columns.ours.get(f"probability_{predicted}")
@@ -210,6 +213,51 @@ def regressed(run: Run, rows: Iterator[list[str]], columns: Columns) -> Answers:
     out.wrong = len(out.points)
     out.mistakes = [columns.answer(weight, *rest) for weight, rest in largest.ranked()]
     return out
+
+
+def labelled(run: Run, rows: Iterator[list[str]], columns: Columns) -> Answers:
+    """Texts with a label too many or too few, first those whose wrong label was surest one way or the other."""
+    out, largest = Answers(), Largest()
+    for row in rows:
+        truth, said = (parted(run, row[place]) for place in (columns.truth, columns.said))
+        truth = tuple(named(run, label) for label in truth)
+        if set(truth) != set(said):
+            out.wrong += 1
+            wrong = [(label, label in said) for label in {*truth} ^ {*said}]
+            known = [(columns.ours.get(f"probability_{label}"), was) for label, was in wrong]
+            sure = [number(row[i]) if was else 1 - number(row[i]) for i, was in known if i is not None]
+            largest.add(max(sure, default=math.nan), (row, truth, said))
+    out.mistakes = [columns.answer(weight, *rest) for weight, rest in largest.ranked()]
+    return out
+
+
+def tagged(run: Run, rows: Iterator[list[str]], columns: Columns) -> Answers:
+    """Texts with the most wrong entities, or words where tags mark no entities."""
+    out, largest = Answers(), Largest()
+    entities = has_entities(run.metrics.get("labels") or ())
+    for row in rows:
+        truth = tuple(named(run, tag) for tag in words_of(row[columns.truth]))
+        said = tuple(words_of(row[columns.said]))
+        marks = [set(spans(tags) if entities else enumerate(tags)) for tags in (truth, said)]
+        if marks[0] != marks[1]:
+            out.wrong += 1
+            largest.add(len(marks[0] ^ marks[1]) / (1 if entities else 2), (row, truth, said))
+    out.mistakes = [columns.answer(weight, *rest) for weight, rest in largest.ranked()]
+    return out
+
+
+READERS = {"classification": classified, "regression": regressed, "multilabel": labelled, "tokens": tagged}
+
+
+def parted(run: Run, cell: str) -> tuple[str, ...]:
+    """The labels of a cell."""
+    return tuple(word.strip() for word in cell.split(run.spec.data.label_separator) if word.strip())
+
+
+def named(run: Run, label: str) -> str:
+    """The name of a label that the data write as a number."""
+    names = run.spec.data.label_names
+    return names[int(label)] if label.isdecimal() and int(label) < len(names) else label
 
 
 class Largest:

@@ -6,15 +6,18 @@ In:  a Run and its Answers.   Out: small records that the template lays out.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from .. import spec as specs
+from ..counts import spans
+from ..kinds import KINDS, has_entities, words_of
 from .read import Answer, Run
 from .words import count, number
 
 TEASER = 260  # characters of a text that stand on the page; all of it unfolds
+MOST_WORDS = 300  # of a text whose words are marked
 LONGEST = 8000  # characters that unfold; the whole text is in predictions.csv
 
 
@@ -75,29 +78,90 @@ def label_counts(run: Run) -> list[tuple[str, list[int]]]:
     return sorted(((label, [c.get(label, 0) for c in known]) for label in labels), key=lambda one: -one[1][0])
 
 
+Piece = tuple[str, str, bool]  # words, what they are marked as ("": not), whether rightly
+
+
 @dataclass(frozen=True)
 class Shown:
-    """A mistake as the page shows it: how the text begins, what unfolds, how much of that is left out."""
+    """A mistake as the page shows it: how the text begins, what unfolds, how much of that is left out.
+
+    marked   of tagged words instead: (who says so, the text in pieces)
+    """
 
     answer: Answer
     teaser: str
     text: str
     omitted: int
     facts: list[tuple[str, str]]
+    marked: list[tuple[str, list[Piece]]] = field(default_factory=list)
 
 
 def shown(run: Run, one: Answer) -> Shown:
     """Cut a text at a word's end and put true, predicted and the baseline's answer beside it."""
     text = one.text.strip()
     cut = len(text) if len(text) <= TEASER + 40 else max(text.rfind(" ", 0, TEASER), TEASER // 2)
-    if run.kind == "classification":
-        sure = "" if one.weight < 0 else f" ({number(one.weight, 2)})"
-        facts = [("True", str(one.truth)), ("Network", f"{one.predicted}{sure}"), ("Baseline", one.baseline)]
-    else:
-        other = number(float(one.baseline)) if one.baseline else ""
-        facts = [("True", number(one.truth)), ("Network", number(one.predicted)), ("Baseline", other)]
-    facts = [(name, said) for name, said in facts if said]
-    return Shown(one, text[:cut], text[:LONGEST], max(0, len(text) - LONGEST), facts)
+    facts = [(name, said) for name, said in FACTS[run.kind](one) if said]
+    marked = marks(run, one) if KINDS[run.kind].words else []
+    return Shown(one, text[:cut], text[:LONGEST], max(0, len(text) - LONGEST), facts, marked)
+
+
+def label_facts(one: Answer) -> list[tuple[str, str]]:
+    """Who gave which label, and how sure the network was."""
+    sure = "" if one.weight < 0 else f" ({number(one.weight, 2)})"
+    return [("True", str(one.truth)), ("Network", f"{one.predicted}{sure}"), ("Baseline", one.baseline)]
+
+
+def number_facts(one: Answer) -> list[tuple[str, str]]:
+    """Who gave which value."""
+    other = number(float(one.baseline)) if one.baseline else ""
+    return [("True", number(one.truth)), ("Network", number(one.predicted)), ("Baseline", other)]
+
+
+def set_facts(one: Answer) -> list[tuple[str, str]]:
+    """Who gave which labels."""
+    said = [", ".join(labels) or "none" for labels in (one.truth, one.predicted)]
+    return [("True", said[0]), ("Network", said[1]), ("Baseline", one.baseline)]
+
+
+FACTS = {
+    "classification": label_facts,
+    "regression": number_facts,
+    "multilabel": set_facts,
+    "tokens": lambda one: [("Wrong", f"{one.weight:g}")],
+}
+
+
+def marks(run: Run, one: Answer) -> list[tuple[str, list[Piece]]]:
+    """The words of a text three times: as they are, as the network and as the baseline has them."""
+    words = words_of(one.text)[:MOST_WORDS]
+    cut = pieces_of_entities if has_entities(run.metrics.get("labels") or ()) else pieces_of_tags
+    given = {"True": one.truth, "Network": one.predicted, "Baseline": tuple(words_of(one.baseline))}
+    given = {who: tags[: len(words)] for who, tags in given.items() if tags}
+    against = {"True": "Network", "Network": "True", "Baseline": "True"}
+    return [(who, cut(words, tags, given[against[who]])) for who, tags in given.items()]
+
+
+def pieces_of_entities(words: list[str], tags: tuple[str, ...], others: tuple[str, ...]) -> list[Piece]:
+    """Every entity with its type; right if the other has it too."""
+    out, done, right = [], 0, set(spans(others))
+    for start, end, name in spans(tags):
+        out += [
+            (" ".join(words[done:start]), "", True),
+            (" ".join(words[start:end]), name, (start, end, name) in right),
+        ]
+        done = end
+    return [piece for piece in [*out, (" ".join(words[done:]), "", True)] if piece[0]]
+
+
+def pieces_of_tags(words: list[str], tags: tuple[str, ...], others: tuple[str, ...]) -> list[Piece]:
+    """The words whose tag the other has not, with it."""
+    out: list[Piece] = []
+    for word, tag, other in zip(words, tags, others):
+        if tag == other and out and not out[-1][1]:
+            out[-1] = (f"{out[-1][0]} {word}", "", True)
+        else:
+            out.append((word, "" if tag == other else tag, tag == other))
+    return out
 
 
 def settings(run: Run, defaults: bool) -> list[tuple[str, list[tuple[str, str, str]]]]:

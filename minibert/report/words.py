@@ -14,8 +14,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ..kinds import KINDS
 from ..metrics import HIGHER_IS_BETTER, METRICS, ONE_LABEL
-from ..spec import chosen_metric
+from ..spec import default_metric
 from .read import Run
 
 # title, what it is in one line
@@ -27,6 +28,15 @@ METRIC = {
     "rmse": ("RMSE", "typical error, large ones weighing more; lower is better"),
     "mae": ("MAE", "mean size of the error; lower is better"),
     "r2": ("R²", "share of variance predicted; always saying the mean is 0"),
+    "micro_f1": ("Micro F1", "precision and recall of all labels together, joined"),
+    "exact": ("Exact match", "share of test texts given all their labels and no other"),
+    "entity_f1": ("Entity F1", "precision and recall of entities, joined: bounds and type must be right"),
+    "entity_precision": ("Entity precision", "of the entities that were marked, the share that is right"),
+    "entity_recall": ("Entity recall", "of the true entities, the share that was found"),
+}
+OF_WORDS = {  # what these are where each word has a tag
+    "accuracy": "share of the words of the test texts given their true tag",
+    "macro_f1": "mean F1 of the tags, rare ones weighing as much",
 }
 ABSENT = "–"
 
@@ -77,6 +87,7 @@ class Line:
     theirs: dict[str, Any]
     gain: dict[str, Any]
     validation: float | None
+    words: bool = False
 
     @property
     def title(self) -> str:
@@ -86,7 +97,8 @@ class Line:
     @property
     def about(self) -> str:
         """What it is, in a line."""
-        return METRIC[self.name][1]
+        of_words = OF_WORDS if self.words else {}
+        return of_words.get(self.name, METRIC[self.name][1])
 
     @property
     def verdict(self) -> str:
@@ -111,7 +123,14 @@ def lines(run: Run) -> list[Line]:
     tested, other = run.metrics.get("test") or {}, (run.metrics.get("baseline") or {}).get("test") or {}
     gains, validation = run.metrics.get("difference") or {}, run.metrics.get("validation") or {}
     return [
-        Line(name, tested[name], other.get(name) or {}, gains.get(name) or {}, validation.get(name))
+        Line(
+            name,
+            tested[name],
+            other.get(name) or {},
+            gains.get(name) or {},
+            validation.get(name),
+            KINDS[run.kind].words,
+        )  # fmt: skip
         for name in METRICS[run.kind]
         if name in tested
     ]
@@ -181,9 +200,9 @@ def cautions(run: Run) -> list[str]:
     if any(line.ours.get("note") == ONE_LABEL for line in lines(run)):
         out.append(f"{ONE_LABEL.capitalize()}, so the scores say nothing about telling labels apart.")
     if sum(said) and max(said) >= 0.97 * sum(said) and max(true) < 0.9 * sum(said):
-        label = labels[said.index(max(said))]
+        label, unit = labels[said.index(max(said))], "words" if KINDS[run.kind].words else "texts"
         out.append(
-            f"The network answers “{label}” for {percent(max(said) / sum(said))} of the test texts: it has "
+            f"The network answers “{label}” for {percent(max(said) / sum(said))} of the test {unit}: it has "
             "learned little. Another seed, a lower learning rate or more epochs may help."
         )
     tested = max((line.ours["n"] for line in lines(run)), default=100)
@@ -197,10 +216,10 @@ def majority(run: Run) -> str:
     known = (parts(run).get("train") or {}).get("labels") or {}
     tested = {one["label"]: one["n"] for one in run.metrics.get("classes") or []}
     found = lines(run)
-    if not (known and tested and found and found[0].ours["n"]):
+    if not (known and tested and found and found[0].ours["n"] and run.metrics.get("confusion")):
         return ""
     label = max(known, key=known.get)
-    share = tested.get(label, 0) / found[0].ours["n"]
+    share = tested.get(label, 0) / (sum(tested.values()) if KINDS[run.kind].words else found[0].ours["n"])
     return (
         f"Always answering “{label}”, the most frequent training label, would reach accuracy {number(share)}."
     )
@@ -215,7 +234,10 @@ def truncation(run: Run) -> list[str]:
         "head+tail": f"Of a long text the network reads both ends, {model.max_tokens} tokens together.",
         "window": f"The network reads up to {model.max_windows} windows of {model.max_tokens} tokens a text.",
     }.get(model.truncation, f"The network reads {model.max_tokens} tokens of a text.")
-    if any((facts.get("truncated") or {}).get("texts") for facts in parts(run).values()):
+    if KINDS[run.kind].words:
+        out.append(f"A text of more than {model.max_tokens} tokens is read in pieces, cut between words: every "
+                   "word has an answer.")  # fmt: skip
+    elif any((facts.get("truncated") or {}).get("texts") for facts in parts(run).values()):
         out.append(f"{kept} The baseline reads every text whole." if run.metrics.get("baseline") else kept)
     else:
         out.append(f"No text was cut: none is longer than {model.max_tokens} tokens.")
@@ -240,13 +262,8 @@ def task(run: Run) -> str:
     data, model = run.spec.data, run.spec.model
     source = f"“{run.text}” and “{data.pair}”" if data.pair else f"“{run.text}”"
     labels = run.metrics.get("labels") or []
-    what = (
-        f"one of {len(labels)} labels"
-        if labels
-        else "a label"
-        if run.kind == "classification"
-        else "a number"
-    )
+    known = labels or not KINDS[run.kind].labels
+    what = KINDS[run.kind].about.format(len(labels)) if known else "a label"
     baseline = run.metrics.get("baseline")
     other = f" {baseline['name']} was trained on the same texts to compare with." if baseline else ""
     once = (
@@ -303,6 +320,12 @@ def errors(points: Sequence[tuple[float, float]]) -> str:
     return f"Half of the errors are at most {number(half, 2)}, nine in ten at most {number(most, 2)}."
 
 
+def chosen_by(run: Run) -> str:
+    """The metric that picked the best epoch, as the run wrote it down or would have."""
+    own = default_metric(run.kind, run.metrics.get("labels") or ())
+    return run.spec.train.metric or run.status.get("metric") or own
+
+
 def best_epoch(run: Run) -> int | None:
     """The epoch whose weights were kept: the last that was the best so far."""
     return max(
@@ -314,7 +337,7 @@ def training(run: Run) -> list[str]:
     """How training went: which epoch was kept, how fast, and what that may mean."""
     best, wanted, out = best_epoch(run), run.spec.train.epochs, []
     ended = max((one["epoch"] for one in run.evaluations), default=wanted)
-    chosen = chosen_metric(run.spec)
+    chosen = chosen_by(run)
     if run.folds:
         out.append(f"This is the first of {run.folds} folds, whose model is the one saved.")
     if best:
