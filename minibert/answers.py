@@ -122,7 +122,7 @@ def written(kind: str, targets: np.ndarray, separator: str = ",") -> np.ndarray:
     """Targets as cells: several labels with the separator between them, tags with a space."""
     if not KINDS[kind].many:
         return targets
-    between = " " if KINDS[kind].words else separator if separator.isspace() else f"{separator.strip()} "
+    between = " " if KINDS[kind].words else separator
     return rows(between.join(target) for target in targets)
 
 
