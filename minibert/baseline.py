@@ -236,7 +236,7 @@ def answer_words(tag: taggers.Tagger, texts: list[str]) -> np.ndarray:
 # a baseline that validation tunes: its name, what it counts, its candidates
 TUNED: dict[str, tuple[str, str, Callable[..., Iterator[tuple]]]] = {
     "tfidf": ("TF-IDF", "single words and pairs of neighbours, lower case, sublinear TF", tfidf_attempts),
-    "words": ("features of words", "the word, its ends and shape, its neighbours, its place", word_attempts),
+    "words": ("Word features", "the word, its ends and shape, its neighbours, its place", word_attempts),
 }
 
 

@@ -24,6 +24,7 @@ class Form:
     one: str = ""  # what the table by label has a row for
     some: str = "texts"  # what it counts
     about: str = ""  # how to read it
+    marks: str = ""  # how to read the marks in a text
 
 
 RATES = (
@@ -72,6 +73,7 @@ FORMS = {
         about="An entity is found if its first word, its last word and its type are right. Precision: of the "
         "entities that the network marked, the share that is one. Recall: of the true entities, the share that it "
         "found. F1 joins the two. The commonest type comes first.",
+        marks="A filled mark is right; a dashed one is wrong: missed, invented, or with another border or type.",
     ),
     "tags": Form(
         sections=(("classes", "Tags"), ("confusion", "Confusions")),
@@ -83,6 +85,7 @@ FORMS = {
         one="tag",
         some="words",
         about=RATES.format(some="words", one="tag"),
+        marks="Marked are the words on which truth and answer differ.",
     ),
 }
 
