@@ -367,14 +367,16 @@ def kind_problems(spec: TaskSpec) -> list[str]:
         out.append(f"[train] metric = {t.metric!r} is none of {', '.join(known)}{nearest(t.metric, known)}")
     if d.label_names and not kind.labels:
         out.append(f"[data] label_names are for labels, not for {word}")
+    if kind.none and not d.label_separator:
+        out.append("[data] label_separator = '' separates nothing")
+    elif kind.none and any(d.label_separator in name for name in d.label_names):
+        out.append(f"[data] label_names: a name holds the separator {d.label_separator!r}")
     if kind.words and d.pair:
         out.append("[data] pair: a text whose words get tags stands alone, leave it out")
     if kind.words and d.empty == "keep":
         out.append("[data] empty = 'keep': a text without words has nothing to tag, choose 'drop'")
     if kind.words and spec.model.truncation != "head":
         out.append("[model] truncation: a text whose words get tags is never cut, leave it out")
-    if kind.none and not d.label_separator:
-        out.append("[data] label_separator = '' separates nothing")
     return out
 
 

@@ -60,7 +60,9 @@ def test_a_space_inside_a_field_stays_inside_its_word(tmp_path):
 
 
 def test_marks_of_documents_are_left_out_and_told(tmp_path):
-    table = read_table(write(tmp_path, "-DOCSTART- -X- O\n\nEU NNP B-org\n\n-DOCSTART- -X- O\n\nUN NNP B-org\n"))
+    table = read_table(
+        write(tmp_path, "-DOCSTART- -X- O\n\nEU NNP B-org\n\n-DOCSTART- -X- O\n\nUN NNP B-org\n")
+    )
     assert table.frame["1"].tolist() == ["EU", "UN"] and list(table.frame.columns) == ["1", "2", "3"]
     assert table.notes == ("a.conll: 2 lines -DOCSTART- were left out.",)
 
@@ -80,7 +82,9 @@ def test_conllu_has_names_and_skips_ranges_and_empty_nodes(tmp_path):
     table = read_table(write(tmp_path, TREE * 2, "a.conllu"))
     assert table.frame["FORM"].tolist() == ["vamos nos mar"] * 2
     assert table.frame["UPOS"].tolist() == ["VERB PRON NOUN"] * 2 and "MISC" in table.frame.columns
-    assert len(table.notes) == 2 and "2 multiword ranges" in table.notes[0] and "2 empty nodes" in table.notes[1]
+    assert (
+        len(table.notes) == 2 and "2 multiword ranges" in table.notes[0] and "2 empty nodes" in table.notes[1]
+    )
     assert table.lines.tolist() == [4, 12]
 
 

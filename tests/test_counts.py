@@ -53,7 +53,9 @@ def test_known_cases_of_the_conll_score():
     got = score(truth, said)
     assert (got["entity_f1"], got["entity_precision"], got["entity_recall"]) == (0.5, 0.5, 0.5)
     assert got["accuracy"] == pytest.approx(0.8)
-    assert score(truth, truth)["entity_f1"] == 1 and score(truth, ["O O O O O O O", "O O O"])["entity_f1"] == 0
+    assert (
+        score(truth, truth)["entity_f1"] == 1 and score(truth, ["O O O O O O O", "O O O"])["entity_f1"] == 0
+    )
     # nothing to find and nothing marked: no division, and 0 by convention
     assert score(["O O"], ["O O"])["entity_f1"] == 0
 
@@ -92,7 +94,9 @@ def test_a_resample_is_of_sentences():
     (weights,) = metrics._draw(30, 15, seed=4)
     for name, metric in metrics.METRICS["tokens"].items():
         for row, got in zip(weights.astype(int), metric(truth, said)(weights)):
-            drawn = [[tags for tags, times in zip(texts, row) for _ in range(times)] for texts in (truth, said)]
+            drawn = [
+                [tags for tags, times in zip(texts, row) for _ in range(times)] for texts in (truth, said)
+            ]
             assert got == pytest.approx(plain(*drawn)[name], abs=1e-12), name
 
 
