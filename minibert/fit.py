@@ -6,7 +6,7 @@ In:  a TaskSpec, Splits, a run folder for the history.   Out: Fitted; `predict_t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -16,7 +16,7 @@ from . import answers, data, device, metrics, spec, system
 from .data import Part, Splits
 from .errors import ConfigError, DataError, TrainingError
 from .folder import MODEL, RunFolder
-from .kinds import KINDS, each_label, metrics_of, words_of
+from .kinds import KINDS, each_label, metrics_of
 from .model import Model, load
 from .progress import Bar
 from .spec import TaskSpec
@@ -80,19 +80,10 @@ def encode_all(task: TaskSpec, model: Model, splits: Splits) -> dict[str, Encode
     out = {}
     for part in (splits.train, splits.validation, splits.test):
         try:
-            out[part.name] = encode(model, task.task.kind, part.texts, part.pairs, part.rows.tolist())
+            out[part.name] = model.read(part.texts, part.pairs, rows=part.rows.tolist())
         except DataError as problem:
             raise DataError(f"{part.table.path} ({part.name}): {problem.message}", problem.fix) from None
     return out
-
-
-def encode(
-    model: Model, kind: str, texts: list[str], pairs: list[str] | None, rows: Sequence[int]
-) -> Encoded:
-    """Token ids of texts, by their words where each word gets an answer; errors name the row."""
-    if KINDS[kind].words:  # a text without words is one unknown word, so that it has an answer too
-        return model.tokenize_words([words_of(text) or [""] for text in texts], rows=rows)
-    return model.tokenize(texts, pairs, rows=rows)
 
 
 def fit(

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import catalogue, checkpoint, config, heads, sentence, system
+from . import answers, catalogue, checkpoint, config, heads, sentence, system
 from . import device as devices
 from .align import encode_words
 from .batch import PackedBatch, by_tokens, pack
@@ -28,6 +28,7 @@ from .encoder import Encoder, initialise
 from .errors import ConfigError, TokenizerError, nearest
 from .families import ARCHITECTURES, reads
 from .folder import LITTER, model_of
+from .kinds import KINDS, words_of
 from .tokenize import FILES, TRUNCATIONS, Encoded, Tokenizer
 from .trace import Trace
 
@@ -181,29 +182,47 @@ class Model(nn.Module):
         pairs: Sequence[str] | None = None,
         *,
         rows: Sequence[int] | None = None,
+        separator: str = ",",
     ) -> pd.DataFrame:
         """A row a text: label and probability_CLASS..., or value; tokens; truncated.
 
-        `rows`: by which number errors name a text; its place where absent.
+        Of tagged words: label, the tags with spaces between them, and words. `rows`: by which number errors
+        name a text; its place where absent. `separator`: between labels where a text may have several.
         """
         import pandas as pd
 
-        encoded = self.tokenize(texts, pairs, rows=rows)
+        if self.head is None:
+            raise ConfigError(f"{self.name} has no head: load it with head=..., or use embed")
+        encoded = self.read(texts, pairs, rows=rows)
         found = self.answer_table(encoded)
-        return pd.DataFrame(
-            columns(self.labels, found) | {"tokens": encoded.tokens, "truncated": encoded.cut > 0}
-        )
+        said = answers.columns(self.head.kind, found, self.labels, encoded.words, separator)
+        return pd.DataFrame(said | {"tokens": encoded.tokens, "truncated": encoded.cut > 0})
+
+    def read(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        rows: Sequence[int] | None = None,
+    ) -> Encoded:
+        """Texts as the head takes them: by their words, between spaces, where each word gets an answer."""
+        if self.head is not None and self.head.kind in KINDS and KINDS[self.head.kind].words:
+            # a text without words is one unknown word, so that it has an answer too
+            return self.tokenize_words([words_of(text) or [""] for text in as_list(texts)], rows=rows)
+        return self.tokenize(texts, pairs, rows=rows)
 
     def answer_table(
         self, encoded: Encoded, answers: Iterable[tuple[list[int], Tensor]] | None = None
     ) -> np.ndarray:
-        """Probabilities (n, C) or values (n,), float64, in the order of the texts; `answers`: those of
-        `answers(encoded)`, if the caller watches them come."""
+        """Probabilities (n, C), of words (words, C), or values (n,), float64, in the order of the texts;
+        `answers`: those of `answers(encoded)`, if the caller watches them come."""
         outputs = self.head.out.out_features if self.head is not None else 0
-        shape = (len(encoded), outputs) if self.labels else (len(encoded),)
-        out = np.zeros(shape)
+        counts = encoded.words if encoded.words is not None else np.ones(len(encoded), np.int64)
+        out = np.zeros((counts.sum(), outputs) if self.labels else len(encoded))
+        firsts = np.cumsum(counts) - counts  # where each text's answers begin
         for places, found in self.answers(encoded) if answers is None else answers:
-            out[places] = found.numpy()
+            at = [np.arange(firsts[place], firsts[place] + counts[place]) for place in places]
+            out[np.concatenate(at)] = found.numpy()
         return out
 
     @torch.inference_mode()
@@ -367,14 +386,6 @@ def check_place(folder: Path, asked: Path, overwrite: bool) -> None:
             f"{asked} holds files that are no part of a model: {', '.join(foreign[:5])}",
             "Move them away, or choose another folder.",
         )
-
-
-def columns(labels: tuple[str, ...], found: np.ndarray) -> dict[str, np.ndarray]:
-    """The table's columns of probabilities (n, C) or values (n,)."""
-    if not labels:
-        return {"value": found}
-    best = np.array(labels, dtype=object)[found.argmax(-1) if len(found) else np.zeros(0, dtype=int)]
-    return {"label": best} | {f"probability_{c}": found[:, i] for i, c in enumerate(labels)}
 
 
 @contextlib.contextmanager

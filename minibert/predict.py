@@ -6,18 +6,17 @@ Out: a CSV with the input's columns and order plus label and probabilities, or v
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from . import answers, data, spec, system
+from . import data, spec, system
 from .data.separated import guess_encoding
 from .data.tables import check_names, contents_start, free_name, write_rows
 from .data.typed import spelled
 from .errors import ConfigError, DataError, as_options, nearest
-from .fit import encode
 from .folder import STATUS, read_json, read_status
 from .model import Model, load
 from .progress import Bar, say
@@ -122,6 +121,7 @@ def predict_file(
     column = column or (task.data.text if task else "text")
     pair = pair or (task.data.pair if task else "")
     separator, encoding, sheet = form_of(source_path, task, separator, encoding, sheet)
+    between = task.data.label_separator if task else ","
     mark = "\t" if target.suffix == ".tsv" else ","
     done = empty = 0
     with (
@@ -138,7 +138,7 @@ def predict_file(
             )
             blank &= not (task and task.data.empty == "keep")
             empty += int(blank.sum())
-            found = answer(model, texts, pairs, rows, task.data.label_separator if task else ",")
+            found = model.predict(texts, pairs, rows=rows, separator=between)
             table = joined(frame.reset_index(drop=True), found, blank, done)
             if excel_safe:
                 table = table.map(defused).rename(columns=defused)
@@ -150,16 +150,6 @@ def predict_file(
     if empty:
         say(f"{empty:,} of {done:,} rows have no text and were left without an answer")
     return done
-
-
-def answer(
-    model: Model, texts: list[str], pairs: list[str] | None, rows: Sequence[int], separator: str = ","
-) -> pd.DataFrame:
-    """The answers to some texts, a row each, with the columns of their kind; tokens; truncated."""
-    kind = model.head.kind
-    encoded = encode(model, kind, texts, pairs, rows)
-    found = answers.columns(kind, model.answer_table(encoded), model.labels, encoded.words, separator)
-    return pd.DataFrame(found | {"tokens": encoded.tokens, "truncated": encoded.cut > 0})
 
 
 def form_of(

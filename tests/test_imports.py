@@ -26,6 +26,7 @@ HOUSE = {
     "families": "",
     "names": "",
     "kinds": "",
+    "answers": "kinds",
     "counts": "",
     "metrics": "counts",
     "progress": "",
@@ -48,8 +49,8 @@ HOUSE = {
     "sentence": "config errors heads safefile variants",
     "catalogue": "errors progress system",
     "folder": "errors system",
-    "model": "align batch catalogue checkpoint config device encoder errors families folder heads sentence system "
-    "tokenize trace",
+    "model": "align answers batch catalogue checkpoint config device encoder errors families folder heads kinds "
+    "sentence system tokenize trace",
     "train": "batch device errors optim",
     "masking": "errors tokenize",
     "pretrain": "batch device errors masking model progress system train",
