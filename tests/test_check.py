@@ -283,3 +283,63 @@ def test_real_texts():
     found = check_spec(emotion, REAL.joinpath)
     assert found.errors == 0 and has(found, "warning", "11 rows of test: the same text stands in train")
     assert has(found, "warning", "51 texts stand under more than one label")
+
+
+def conll(folder, name, rows):
+    (folder / name).write_text("\n\n".join("\n".join(row) for row in rows) + "\n", encoding="utf-8")
+    return folder / name
+
+
+def test_tagged_words(tmp_path):
+    rows = [[f"Anna{i}\tB-per", "saw\tO", "Rome\tI-loc"] for i in range(30)]
+    conll(tmp_path, "train.conll", rows)
+    conll(
+        tmp_path, "test.conll", [["Otto\tB-per", "slept\tO"], ["x\tB-new"], [f"w{i}\tO" for i in range(1001)]]
+    )
+    keys = {"train": "train.conll", "test": "test.conll", "text": "1"}
+    found = check_spec(task("tokens", label="2", **keys), tmp_path.joinpath, opener)
+    grids = {grid.title: grid.rows for grid in found.tables}
+    assert [row[0] for row in grids["Words"]] == ["train", "validation", "test"]
+    assert sum(row[3] for row in grids["Words"][:2]) == 60 and grids["Words"][2][1:] == (3, 1004, 2)
+    assert ["B-new", 0, 0, 1] in [list(row) for row in grids["Tags"]] and grids["Tags"][-1][0] == "all words"
+    assert has(found, "warning", "train", "follow no tag of their type")
+    assert has(found, "warning", "a text has 1,001 words: is a blank line missing")
+    assert has(found, "info", "test", "longer than 128 tokens", "read in pieces, cut between words")
+    assert not found.errors
+
+
+def test_words_and_tags_that_differ_in_number_are_an_error_with_the_row(tmp_path):
+    write(tmp_path, "train.csv", ["a b,X Y"] * 9 + ["a b c,X Y"], "text,tags")
+    write(tmp_path, "test.csv", ["b a,Y X"], "text,tags")
+    found = check_spec(task("tokens", label="tags", train="train.csv", test="test.csv"), tmp_path.joinpath)
+    assert has(found, "error", "row 9 (line 11) has 3 words in text and 2 tags in tags (1 row in all)")
+
+
+def test_a_metric_that_the_tags_do_not_allow(tmp_path):
+    write(tmp_path, "train.csv", ["a b,X Y", "b a,Y X"] * 9, "text,tags")
+    write(tmp_path, "test.csv", ["b a,Y X"], "text,tags")
+    one = task("tokens", label="tags", train="train.csv", test="test.csv")
+    one = dataclasses.replace(one, train=dataclasses.replace(one.train, metric="entity_f1"))
+    assert has(check_spec(one, tmp_path.joinpath), "error", "needs tags of entities")
+
+
+def test_several_labels(tmp_path):
+    rows = [f'text {i},"{("a", "a, b", "", "b,a,c")[i % 4]}"' for i in range(40)]
+    write(tmp_path, "train.csv", rows)
+    write(tmp_path, "test.csv", ['x,"a,d"', "y,"])
+    found = check_spec(task("multilabel", train="train.csv", test="test.csv"), tmp_path.joinpath)
+    grids = {grid.title: grid.rows for grid in found.tables}
+    assert [sum(row[k] for row in grids["Labels of a text"][:2]) for k in range(1, 6)] == [10, 10, 10, 10, 0]
+    assert grids["Labels"][-1] == ("all rows", 36, 4, 2) and not found.errors
+    assert has(found, "info", "4 labels", '"a" is that of')
+
+
+def test_tables_of_tags_and_of_several_labels_by_themselves(tmp_path):
+    path = conll(tmp_path, "a.conll", [[f"Anna{i}\tB-per", "saw\tO", "Rome\tB-loc"] for i in range(30)])
+    found = check_table(path)
+    assert has(found, "info", "A tagging of words by its looks") and "Words" in [
+        g.title for g in found.tables
+    ]
+    write(tmp_path, "b.csv", [f"some text {i},{('a|b', 'b', '', 'a')[i % 4]}" for i in range(40)])
+    found = check_table(tmp_path / "b.csv")
+    assert has(found, "info", "A multi-label classification by its looks") and not found.errors

@@ -703,3 +703,83 @@ def test_groups_are_dealt_in_no_time(tmp_path):
     with within(20):
         fold = deal_folds(pool, 5, False, np.random.default_rng(0))
     assert (fold[::2] == fold[1::2]).all() and (np.bincount(fold) == 24_000).all()
+
+
+# Words with tags, several labels a text
+
+
+def kind_spec(kind, **keys):
+    train = keys.pop("train_keys", {})
+    return spec.parse({"task": {"name": "t", "kind": kind}, "model": {"weights": "w"}, "train": train,
+                       "data": {"train": "train.csv", "test": "test.csv", "text": "text", "label": "label", **keys}})  # fmt: skip
+
+
+def test_words_and_tags(tmp_path):
+    write(tmp_path, "train.csv", "text,label\n" + "a\u00a0b  c,X O\nd,I-x\n" * 9 + "d e,B-x I-x\n")
+    write(tmp_path, "test.csv", "text,label\nc,X\nd e,NEW O\n")
+    found = load_splits(kind_spec("tokens"), tmp_path.joinpath)
+    assert found.labels == ("B-x", "I-x", "O", "X")
+    assert found.test.targets.tolist() == [("X",), ("NEW", "O")]  # kept, and told
+    assert any('labels that train lacks, "NEW" (1)' in note for note in found.notes)
+    assert any("9 tags I-... follow no tag of their type" in note for note in found.notes)
+    kept = load_splits(kind_spec("tokens", unseen="drop"), tmp_path.joinpath)
+    assert kept.test.targets.tolist() == [("X",)]
+
+
+def test_words_without_a_tag_name_the_row(tmp_path):
+    write(tmp_path, "train.csv", "text,label\na b,X Y\na b c,X Y\nd,X Y\n")
+    write(tmp_path, "test.csv", "text,label\na,X\n")
+    with pytest.raises(
+        DataError, match=r"row 1 \(line 3\) has 3 words in text and 2 tags in label \(2 rows in all\)"
+    ):
+        load_splits(kind_spec("tokens"), tmp_path.joinpath)
+
+
+def test_one_tag_everywhere_is_nothing_to_learn(tmp_path):
+    write(tmp_path, "train.csv", "text,label\n" + "a b,O O\nc,O\n" * 9)
+    write(tmp_path, "test.csv", "text,label\na,O\n")
+    with pytest.raises(DataError, match='have label = "O"'):
+        load_splits(kind_spec("tokens"), tmp_path.joinpath)
+
+
+def test_several_labels(tmp_path):
+    write(tmp_path, "train.csv", 'text,label\n1,"a, b"\n2,\n3,"b,b ,"\n4,c\n5,"a,c"\n6,b\n')
+    write(tmp_path, "test.csv", 'text,label\n7,"z,a"\n8," "\n')
+    found = load_splits(kind_spec("multilabel", train_keys={"seed": 3}), tmp_path.joinpath)
+    said = dict(zip(found.train.texts, found.train.targets)) | dict(
+        zip(found.validation.texts, found.validation.targets)
+    )
+    assert said == {"1": ("a", "b"), "2": (), "3": ("b",), "4": ("c",), "5": ("a", "c"), "6": ("b",)}
+    assert found.labels == ("a", "b", "c") and found.test.targets.tolist() == [("z", "a"), ()]
+    assert any("with a label twice, which counts once: row 2" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("rows", "match"), [("1,a\n2,a\n3,\n4,\n", "know one label"), ("1,\n2,\n3,\n", "nothing to learn")]
+)
+def test_labels_that_teach_nothing(tmp_path, rows, match):
+    write(tmp_path, "train.csv", "text,label\n" + rows)
+    write(tmp_path, "test.csv", "text,label\n5,a\n")
+    with pytest.raises(DataError, match=match):
+        load_splits(kind_spec("multilabel", train_keys={"seed": 1}), tmp_path.joinpath)
+
+
+def test_a_file_without_header_and_labels_as_numbers(tmp_path):
+    write(tmp_path, "train.tsv", 'say "no"\t0,2\tid1\nyes\t1\tid2\n' * 5)
+    write(tmp_path, "test.tsv", "no\t2\tid3\n")
+    keys = {
+        "train": "train.tsv",
+        "test": "test.tsv",
+        "columns": ["text", "label", "id"],
+        "label_names": ["x", "y", "z"],
+    }
+    found = load_splits(kind_spec("multilabel", **keys), tmp_path.joinpath)
+    assert found.labels == ("x", "y", "z") and found.test.targets.tolist() == [("z",)]
+    assert len(found.train) + len(found.validation) == 10  # the first line is a row
+    assert found.train.table.lines.tolist() == list(range(1, 11)) and 'say "no"' in found.train.texts
+    with pytest.raises(
+        DataError, match=r"row 0 \(line 1\) has label = '2', and \[data\] label_names has 2 names"
+    ):
+        load_splits(kind_spec("multilabel", **keys | {"label_names": ["x", "y"]}), tmp_path.joinpath)
+    refused(write(tmp_path, "a.jsonl", '{"a": 1}'), "names its columns", columns=["a"])
+    refused(tmp_path / "train.tsv", "3 fields, the header 2", columns=["a", "b"])

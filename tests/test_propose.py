@@ -248,3 +248,41 @@ def test_a_sheet_is_proposed(tmp_path):
         sheet.append(row)
     book.save(tmp_path / "a.xlsx")
     assert 'sheet = "Data"' in propose(tmp_path / "a.xlsx", sheet="Data")
+
+
+def write_conll(folder, name="train.conll", n=40):
+    rows = [f"Anna\tB-per\nsaw\tO\ntown{i}\tB-loc\n" for i in range(n)]
+    (folder / name).write_text("\n".join(rows), encoding="utf-8")
+    return folder / name
+
+
+def test_tags_beside_words_are_seen(tmp_path):
+    text, task, splits = proposed(write_conll(tmp_path))
+    assert (task.task.kind, task.data.text, task.data.label, task.data.pair) == ("tokens", "1", "2", "")
+    assert splits.labels == ("B-loc", "B-per", "O") and task.baseline.kind == "words"
+    assert "one tag for each word of 1" in text
+    rows = [f"the cat {i} sat,D N X V,en" for i in range(40)]
+    _, task, _ = proposed(write(tmp_path, rows, "words,pos,language"))
+    assert (task.task.kind, task.data.text, task.data.label) == ("tokens", "words", "pos")
+    tree = "".join(
+        f"1\tA{i}\ta\tNOUN\tNN\t_\t0\troot\t_\t_\n2\tb\tb\tVERB\tVB\t_\t1\tx\t_\t_\n\n" for i in range(40)
+    )
+    (tmp_path / "a.conllu").write_text(tree, encoding="utf-8")
+    _, task, _ = proposed(tmp_path / "a.conllu")
+    assert (task.data.text, task.data.label, task.data.group) == ("FORM", "UPOS", "")
+
+
+@pytest.mark.parametrize("mark", [",", ";", "|"])
+def test_several_labels_in_a_cell_are_seen(tmp_path, mark):
+    cells = ["joy", f"joy{mark} love", "fear", "", f"love{mark}fear"]
+    rows = [f'some words of text {i}\t"{cells[i % 5]}"' for i in range(60)]
+    text, task, splits = proposed(write(tmp_path, rows, "text\temotions", name="a.tsv"))
+    assert task.task.kind == "multilabel" and task.data.label_separator == mark
+    assert splits.labels == ("fear", "joy", "love") and task.data.missing_label == "error"
+    assert f"with {mark!r} between them" in text
+
+
+def test_a_label_with_a_comma_in_its_name_is_one_label(tmp_path):
+    rows = [f"some words of text {i};{('trade, foreign', 'labour', 'health')[i % 3]}" for i in range(60)]
+    _, task, _ = proposed(write(tmp_path, rows, "text;topic"))
+    assert task.task.kind == "classification"

@@ -22,6 +22,10 @@ WANTED = [
     "worry_anxiety",
     "policy_topics",
     "paper_topics",
+    "wnut17",
+    "gum_ner",
+    "ud_english_ewt",
+    "goemotions",
 ]
 
 
@@ -67,6 +71,20 @@ def test_columns_stand_in_the_real_file(name, rows):
         assert {row[header.index(data.label)] for row in body} <= set("123456789")
     else:
         assert len({row[header.index(data.label)] for row in body}) == 20
+
+
+@pytest.mark.skipif("MINIBERT_DATA" not in os.environ, reason="MINIBERT_DATA names no folder of texts")
+@pytest.mark.parametrize(
+    "name, kind, labels, entities",
+    [("wnut17", "tokens", 13, 6), ("gum_ner", "tokens", 23, 11), ("ud_english_ewt", "tokens", 17, 0),
+     ("goemotions", "multilabel", 28, 0)],
+)  # fmt: skip
+def test_tasks_of_many_labels_load_with_the_labels_that_their_papers_name(name, kind, labels, entities):
+    task = spec.load(TASKS[name])
+    found = load_splits(task, lambda word: catalogue.locate_data(word, task.folder))
+    assert task.task.kind == kind and len(found.labels) == labels
+    assert len({label[2:] for label in found.labels if label[:2] in ("B-", "I-")}) == entities
+    assert set(found.labels) <= set(task.data.label_names or found.labels)
 
 
 def test_readme_has_a_row_for_every_task():

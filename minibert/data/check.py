@@ -37,7 +37,7 @@ from .parts import (
     text_keys,
     without_label,
 )
-from .propose import by_looks, describe, group_columns, headless, label_columns, text_column
+from .propose import by_looks, describe, group_columns, headless, label_columns, tag_column, text_column
 from .separated import excerpt
 from .splits import class_weights, form, label_order, make_folds, make_splits, source_words
 from .tables import Table, read_table, sniff
@@ -205,7 +205,10 @@ def check_table(
         if name:
             column(table, name, "text" if name == text else "label")
     chosen = columns[text] if text else text_column(list(columns.values()), table)
-    likely = label_columns(list(columns.values()), {chosen.name}, chosen, len(table.frame))
+    tags = tag_column(list(columns.values()), chosen, table)
+    likely = (
+        [tags] if tags else label_columns(list(columns.values()), {chosen.name}, chosen, len(table.frame))
+    )
     target = columns[label] if label else (likely[0] if likely else None)
     if not text:
         found.add("columns", "info", f'"{chosen.name}" is taken for the text: it has the longest cells.')
@@ -313,7 +316,7 @@ def look_at_cells(found: Findings, spec: TaskSpec, table: Table) -> dict[str, st
         keys = list(zip(column(table, d.text, "text"), column(table, d.pair or d.text, "text")))
         again = repeated(keys, ~empty & ~unlabelled)
         tell(found, "texts", table, again, "with a text that stood before", "duplicates", "drop")
-    if d.source and not d.group and not d.split_column:
+    if d.source and not (d.group or d.split_column or kind_of(spec).words):
         for c in group_columns(describe(table), {d.text, d.pair, d.label}, len(table.frame))[:1]:
             found.add("groups", "info", f'"{c.name}" has {c.distinct:,} values in {c.filled:,} rows: if '
                       f'these belong together, set [data] group = "{c.name}".')  # fmt: skip

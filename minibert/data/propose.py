@@ -119,11 +119,11 @@ def propose(
     table, form = open_sniffed(path, separator, encoding, sheet)
     columns = describe(table)
     text = text_column(columns, table)
-    pair = pair_column(columns, text)
-    tags = None if pair else tag_column(columns, text, table)
+    tags = tag_column(columns, text, table)
+    pair = None if tags else pair_column(columns, text)
     parts = part_column(columns, table)
     used = {c.name for c in (text, pair, parts) if c}
-    groups = [] if parts else group_columns(columns, used, len(table.frame))
+    groups = [] if parts or tags else group_columns(columns, used, len(table.frame))
     labels = (
         [tags] if tags else label_columns(columns, used | {c.name for c in groups}, text, len(table.frame))
     )
@@ -208,15 +208,19 @@ def describe(table: Table) -> list[Column]:
 def several(cells: list[str]) -> str:
     """What stands between the labels of cells that hold several, or "".
 
-    So it is if one cell in twenty holds it, and the pieces are short, few, and come again in other cells.
+    So it is if one cell in twenty holds it, the pieces are short, come again, and half of those that stand
+    beside another also stand without it: "trade, foreign" alone is one label with a comma.
     """
     for mark in BETWEEN:
-        pieces = [[piece.strip() for piece in cell.split(mark)] for cell in cells]
-        split = sum(len(found) > 1 for found in pieces)
+        pieces = [tuple(piece.strip() for piece in cell.split(mark)) for cell in cells]
         names = Counter(piece for found in pieces for piece in set(found))
-        again = sum(count > 1 for count in names.values())
-        short = all(0 < len(name.split()) <= 4 for name in names)
-        if split >= max(2, 0.05 * len(cells)) and short and again >= 0.9 * len(names) <= MOST_LABELS:
+        places = Counter(piece for found in set(pieces) for piece in set(found))
+        beside = {piece for found in pieces if len(found) > 1 for piece in found}
+        often = sum(len(found) > 1 for found in pieces) >= max(2, 0.05 * len(cells))
+        short = len(names) <= MOST_LABELS and all(0 < len(name.split()) <= 4 for name in names)
+        again = sum(count > 1 for count in names.values()) >= 0.9 * len(names)
+        mixed = 2 * sum(places[piece] > 1 for piece in beside) >= len(beside)
+        if often and short and again and mixed:
             return mark
     return ""
 
