@@ -172,7 +172,7 @@ def check(
 @app.command(epilog="Example:  minibert init data.csv --out task.toml")
 @verb
 def init(
-    table: Annotated[Path, typer.Argument(help="A CSV, TSV, JSONL, Parquet or .xlsx file.")],
+    table: Annotated[Path, typer.Argument(help="A CSV, TSV, JSONL, CoNLL, Parquet or .xlsx file.")],
     out: Annotated[
         Path | None, typer.Option(help="Write the spec to this file instead of printing it.")
     ] = None,

@@ -1,5 +1,6 @@
 """baseline.py: good on real texts, the same for the same seed, and calm on texts without words."""
 
+import dataclasses
 import json
 import math
 import os
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 
 from minibert import baseline, metrics
-from minibert.data import Part, Table
+from minibert.data import Part, Table, read_table
 from minibert.errors import ConfigError, DataError
 
 FRUIT = ["ripe apple", "sweet apple pie", "an apple tree", "green apple", "apple juice", "red apple"]
@@ -192,3 +193,65 @@ def test_a_fit_that_ran_into_its_limit_is_said(monkeypatch):
     assert {one["model"] for one in settings["tried"] if one.get("converged") is False} == {
         "logistic regression"
     }
+
+
+def sets(*targets):
+    out = np.empty(len(targets), object)
+    out[:] = targets
+    return out
+
+
+def test_one_svm_a_label_and_none_is_an_answer():
+    texts = (
+        FRUIT
+        + TOOLS
+        + ["apple and hammer", "an apple, a hammer"] * 3
+        + ["plain words", "more plain words"] * 3
+    )
+    targets = [("fruit",)] * 6 + [("tool",)] * 6 + [("fruit", "tool")] * 6 + [()] * 6
+    train = part(texts, ["x"] * len(texts))
+    train = dataclasses.replace(train, targets=np.fromiter(targets, object, len(targets)))
+    fitted = baseline.fit("tfidf", "multilabel", train, train, metric="micro_f1")
+    said = fitted.predict(["ripe apple", "steel hammer", "apple and hammer", "plain words"])
+    assert said.tolist() == [("fruit",), ("tool",), ("fruit", "tool"), ()]
+    assert fitted.validation == 1 and fitted.name.startswith("TF-IDF + ")
+    assert len(fitted.settings["tried"]) == sum(len(c[2]) for c in baseline.CANDIDATES["multilabel"])
+    assert all("converged" not in one for one in fitted.settings["tried"])
+    assert fitted.predict([]).tolist() == []
+    json.dumps(fitted.settings)
+
+
+def test_labels_of_validation_that_train_lacks_count_as_missed():
+    known, truth, said = (sets(*x) for x in ([("a",), ("b", "a")], [("a",), ("z",)], [("a",), ("b",)]))
+    assert baseline.judge("multilabel", "micro_f1", known, truth, said) == pytest.approx(2 / 4)
+    assert baseline.judge("multilabel", "macro_f1", known, truth, said) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("kind", ["words", "frequent"])
+def test_taggers_as_baselines(kind):
+    texts, tags = ["Anna sees Berlin", "Otto sees Rome"] * 5, [("B-p", "O", "B-l")] * 10
+    train = dataclasses.replace(part(texts, ["x"] * 10), targets=np.fromiter(tags, object, 10))
+    fitted = baseline.fit(kind, "tokens", train, train, metric="entity_f1")
+    assert fitted.predict(["Anna sees Rome"]).tolist() == [("B-p", "O", "B-l")] and fitted.validation == 1
+    assert fitted.settings["kind"] == kind and fitted.settings["texts"] == 10
+    json.dumps(fitted.settings)
+    with pytest.raises(ConfigError, match="no baseline for tokens"):
+        baseline.check("majority", "tokens", train)
+
+
+def test_a_tagger_is_good_on_real_words():
+    """Parts of speech from half of a small treebank: far above the commonest tag of each word."""
+    if "MINIBERT_DATA" not in os.environ:
+        pytest.skip("real texts are read from the folder MINIBERT_DATA, which is not set")
+    path = Path(os.environ["MINIBERT_DATA"]) / "ud_english_ewt" / "en_ewt-ud-dev.conllu"
+    frame = read_table(path).frame
+    tags = np.fromiter((tuple(cell.split(" ")) for cell in frame["UPOS"]), object, len(frame))
+    cuts = [slice(0, 500), slice(500, 600), slice(600, 1000)]
+    train, validation, test = (
+        dataclasses.replace(part(frame["FORM"][cut].tolist(), ["x"]), targets=tags[cut]) for cut in cuts
+    )
+    scores = {}
+    for kind in ("words", "frequent"):
+        fitted = baseline.fit(kind, "tokens", train, validation, metric="accuracy")
+        scores[kind] = metrics.value("accuracy", test.targets, fitted.predict(test.texts), kind="tokens")
+    assert scores["words"] > 0.86 and 0.7 < scores["frequent"] < 0.84, scores

@@ -470,3 +470,86 @@ def test_in_a_browser(tmp_path, width, scheme):
             assert (sum(map(int, re.findall(r"\d+", paper)[:3])) < 150) == (scheme == "dark")
         assert said == [] and all(url.startswith(("file:", "data:")) for url in asked)
         browser.close()
+
+
+# Words with tags, several labels a text
+
+
+def kinds_run(folder, kind, label, rows, metrics_table, head="row_id,text,label_,label,words"):
+    folder.mkdir(parents=True)
+    keys = 'label_separator = "|"\n' if kind == "multilabel" else ""
+    (folder / "spec.toml").write_text(
+        f'[task]\nname = "t"\nkind = "{kind}"\n[data]\ntrain = "a"\ntest = "b"\ntext = "text"\nlabel = "{label}"\n{keys}'
+        '[model]\nweights = "w"\n',
+        encoding="utf-8",
+    )
+    (folder / "metrics.json").write_text(json.dumps(metrics_table), encoding="utf-8")
+    with open(folder / "predictions.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([head.split(","), *rows])
+    return folder
+
+
+def test_marked_words_are_right_where_the_other_has_them_too():
+    words_, truth, said = (
+        ["Anna", "Lee", "in", "Rome", "now"],
+        ("B-p", "I-p", "O", "B-l", "O"),
+        ("B-p", "I-p", "O", "O", "B-l"),
+    )
+    assert tables.pieces_of_entities(words_, truth, said) == [
+        ("Anna Lee", "p", True), ("in", "", True), ("Rome", "l", False), ("now", "", True),
+    ]  # fmt: skip
+    assert tables.pieces_of_tags(["a", "b", "c", "d"], ("X", "X", "Y", "X"), ("X", "X", "X", "X")) == [
+        ("a b", "", True), ("c", "Y", False), ("d", "", True),
+    ]  # fmt: skip
+
+
+def test_sentences_with_the_most_wrong_entities_come_first_and_markup_is_escaped(tmp_path):
+    rows = [
+        ["0", "fine x", "O B-l", "O B-l", "2"],
+        ["1", "<script>alert(1)</script> in Rome", "B-p O B-l", "B-<b> O O", "3"],
+        ["2", "one Rome", "O B-l", "O O", "2"],
+    ]
+    folder = kinds_run(tmp_path / "r", "tokens", "label_", rows, {"labels": ["B-l", "B-p", "O"]})
+    found = read.answers(read.read_run(folder))
+    assert found.wrong == 2 and [(one.row, one.weight) for one in found.mistakes] == [("1", 3.0), ("2", 1.0)]
+    page = Page(report.write(folder))
+    assert (
+        "<script>" not in page.source
+        and "<b>" not in page.source.split("<main>")[1].split('id="mistakes"')[1].split("</section>")[0]
+    )
+    assert (
+        "2 test texts got a wrong entity" in page.text and len(page.all("span", **{"class": "missed"})) == 4
+    )
+
+
+def test_wrong_tags_are_counted_by_word(tmp_path):
+    rows = [["0", "a b c", "X Y X", "X X Y", "3"], ["1", "a", "X", "X", "1"]]
+    folder = kinds_run(tmp_path / "r", "tokens", "label_", rows, {"labels": ["X", "Y"]})
+    found = read.answers(read.read_run(folder))
+    assert [(one.row, one.weight) for one in found.mistakes] == [("0", 2.0)]
+    assert "got a wrong tag" in Page(report.write(folder)).text
+
+
+def test_texts_with_a_label_too_many_or_too_few(tmp_path):
+    head = "row_id,text,label_,label,probability_a,probability_b"
+    rows = [
+        ["0", "same in another order", "b | a", "a|b", "0.9", "0.9"],
+        ["1", "one missed, hardly", "a|b", "a", "0.9", "0.45"],
+        ["2", "one too many, surely", "", "b", "0.1", "0.97"],
+    ]
+    folder = kinds_run(tmp_path / "r", "multilabel", "label_", rows, {"labels": ["a", "b"]}, head)
+    (folder / "baseline.csv").write_text("row_id,label\n1,a|b\n2,a\n", encoding="utf-8")
+    found = read.answers(read.read_run(folder))
+    assert [(one.row, round(one.weight, 2), one.truth, one.predicted) for one in found.mistakes] == [
+        ("2", 0.97, (), ("b",)), ("1", 0.55, ("a", "b"), ("a",)),
+    ]  # fmt: skip
+    shown = [tables.shown(read.read_run(folder), one).facts for one in found.mistakes]
+    assert shown[0] == [("True", "none"), ("Network", "b"), ("Baseline", "a")]
+    assert "2 test texts got a label too many or too few" in Page(report.write(folder)).text
+
+
+def test_a_report_of_words_says_what_a_stopped_run_lacks(tmp_path):
+    folder = kinds_run(tmp_path / "r", "tokens", "label_", [], {})
+    text = (folder / "spec.toml").read_text(encoding="utf-8")
+    (folder / "spec.toml").write_text(text + '[train]\nmetric = "entity_f1"\n', encoding="utf-8")
+    assert "There are no test scores" in Page(report.write(folder)).text

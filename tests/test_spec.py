@@ -52,6 +52,9 @@ def test_overrides_are_toml_or_plain_words(tmp_path):
         ({**TABLES, "trian": {}}, ["[trian]", 'did you mean "train"']),
         (changed("task", kind="clasification"), ["none of", 'did you mean "classification"']),
         (changed("train", epochs="3"), ["must be a whole number"]),
+        (changed("data", columns="text"), ["must be a list of texts in quotes"]),
+        (changed("data", label_names=["a", 1]), ["must be a list of texts in quotes"]),
+        (changed("baseline", kind="word"), ["none of", "'words'"]),
         (changed("train", epochs=True), ["must be a whole number"]),
         (changed("train", epochs=0), ["must lie from 1"]),
         (changed("train", warmup=1.5), ["must lie from 0 to 1"]),
@@ -143,3 +146,14 @@ def test_an_override_that_is_wrong_is_named_as_one(tmp_path, overrides, words):
     with pytest.raises(ConfigError) as caught:
         spec.load(tmp_path / "my.toml", overrides)
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_what_is_a_default_follows_from_kind_and_labels():
+    one = spec.parse(changed("task", kind="tokens"))
+    assert spec.chosen_metric(one, ["B-x", "O"]) == spec.scored_metric(one, ["B-x", "O"]) == "entity_f1"
+    assert spec.chosen_metric(one, ["NOUN", "VERB"]) == "accuracy"
+    loss = spec.parse({**changed("task", kind="multilabel"), "train": {"metric": "loss"}})
+    assert spec.chosen_metric(loss, ["a"]) == "loss" and spec.scored_metric(loss, ["a"]) == "micro_f1"
+    named = spec.parse({**changed("task", kind="tokens"), "train": {"metric": "entity_recall"}})
+    with pytest.raises(ConfigError, match="none of train begins with B- or I-"):
+        spec.chosen_metric(named, ["NOUN"])
