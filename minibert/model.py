@@ -193,6 +193,8 @@ class Model(nn.Module):
 
         if self.head is None:
             raise ConfigError(f"{self.name} has no head: load it with head=..., or use embed")
+        if self.head.kind not in KINDS:
+            raise ConfigError(f"a head of kind {self.head.kind} has no answers that fit into a table")
         encoded = self.read(texts, pairs, rows=rows)
         found = self.answer_table(encoded)
         said = answers.columns(self.head.kind, found, self.labels, encoded.words, separator)

@@ -300,3 +300,8 @@ def test_a_baseline_of_another_kind_is_refused(tables_folder, weights, tmp_path)
     with pytest.raises(ConfigError, match="no baseline for tokens") as problem:
         run(task(tables_folder, weights, "tokens", baseline={"kind": "tfidf"}), tmp_path / "out")
     assert "words or frequent" in str(problem.value)
+
+
+def test_a_head_without_answers_for_a_table_says_so(weights):  # noqa: F811
+    with pytest.raises(ConfigError, match="kind nsp has no answers that fit into a table"):
+        minibert.load(weights, head="nsp").predict(["a text"])

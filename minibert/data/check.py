@@ -184,7 +184,8 @@ def look_at_kind(found: Findings, spec: TaskSpec, table: Table) -> None:
     """A label column that looks like the other kind of task, where a cell holds one thing."""
     label = next(c for c in describe(table) if c.name == spec.data.label)
     kind, why = by_looks(label)
-    if label.numbers is not None and kind != spec.task.kind and not kind_of(spec).many:
+    one = not (kind_of(spec).many or spec.data.label_names)
+    if label.numbers is not None and kind != spec.task.kind and one:
         found.add("labels", "warning", f"[task] kind is {spec.task.kind}, but {why}: {kind}?")
 
 
