@@ -11,7 +11,8 @@ import pytest
 
 from minibert import spec
 from minibert.data import load_splits
-from minibert.data.check import MOJIBAKE, audit, check_spec, check_table
+from minibert.data.check import audit, check_spec, check_table
+from minibert.data.looks import MOJIBAKE
 from minibert.errors import DataError, EnvironmentProblem
 
 REAL = Path(os.environ.get("MINIBERT_DATA", ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from minibert import answers, baseline, metrics
-from minibert.data import check, parts
+from minibert.data import looks, parts
 from minibert.kinds import KINDS, each_label, has_entities, metrics_of, words_of
 from minibert.report import forms, read, tables, words
 
@@ -17,7 +17,7 @@ BY_KIND = {
     "metrics.METRICS": metrics.METRICS,
     "metrics.CHECKS": metrics.CHECKS,
     "data.parts.TARGETS": parts.TARGETS,
-    "data.check.LOOKS": check.LOOKS,
+    "data.looks.LOOKS": looks.LOOKS,
     "report.read.READERS": read.READERS,
     "report.tables.FACTS": tables.FACTS,
 }
