@@ -70,9 +70,30 @@ def new_model(task: TaskSpec, splits: Splits, place: str) -> Model:
         "stride": m.stride,
         "max_windows": m.max_windows,
     }
-    if not KINDS[task.task.kind].labels:
-        model.head.standardise(torch.tensor(splits.train.targets))
+    if task.task.kind in PREPARED:
+        PREPARED[task.task.kind](model.head, splits)
     return model
+
+
+def standardised(head: torch.nn.Module, splits: Splits) -> None:
+    """Let a head of numbers learn in units of the training targets' deviation."""
+    head.standardise(torch.tensor(splits.train.targets))
+
+
+def from_shares(head: torch.nn.Module, splits: Splits) -> None:
+    """Let a head of several labels begin at each label's share of the training texts.
+
+    A new head says 0.5 of every label. With labels that one text in fifty has, its first thousand steps would
+    go into making all texts look alike, for saying no to everything (RetinaNet, arXiv 1708.02002, section 4.1).
+    """
+    has = answers.indicator(splits.train.targets, splits.labels)
+    share = (has.sum(0) + 0.5) / (len(has) + 1)  # never 0 or 1
+    with torch.no_grad():
+        head.out.bias.copy_(torch.tensor(np.log(share / (1 - share))))
+
+
+# What a new head is told of the training targets before it learns.
+PREPARED = {"regression": standardised, "multilabel": from_shares}
 
 
 def encode_all(task: TaskSpec, model: Model, splits: Splits) -> dict[str, Encoded]:

@@ -231,6 +231,17 @@ def test_several_labels_learn_and_none_is_an_answer(labelled):
     assert "" in set(rows["label"])
 
 
+def test_a_head_of_several_labels_begins_at_each_labels_share(tables_folder, weights):  # noqa: F811
+    """Before any step it says of every text what a label's share of the training texts is, about."""
+    from minibert.run import look_ahead
+
+    (splits, *_), model, encoded = look_ahead(task(tables_folder, weights, "multilabel"))
+    shares = [np.mean([label in target for target in splits.train.targets]) for label in splits.labels]
+    assert model.head.out.bias.detach().sigmoid().tolist() == pytest.approx(shares, abs=0.01)
+    said = model.answer_table(encoded["test"]).mean(0)
+    assert said.tolist() == pytest.approx(shares, abs=0.1) and max(shares) < 0.42
+
+
 def test_the_page_of_several_labels(labelled):
     page = Page(labelled.folder / "report.html")
     assert "multi-label classification" in page.text and "any of 3 labels, or none" in page.text
