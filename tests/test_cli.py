@@ -137,7 +137,8 @@ def test_verify_holds_a_model_to_the_stored_reference():
         pytest.skip(f"the weights can't be had here: {done.stderr}")
     assert done.returncode == 0, done.stderr + done.stdout
     rungs = [line.split()[0] for line in done.stdout.splitlines()[1:]]
-    assert rungs == ["embeddings", *(f"layers.{i}" for i in range(6)), "pooled"]
+    layers = [f"layers.{i}" for i in range(6)]
+    assert rungs == ["embeddings", *layers, "pooled", *["gradients"] * 7]
 
 
 def test_a_kernel_from_a_file_trains_and_is_verified(weights, tmp_path):  # noqa: F811

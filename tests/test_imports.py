@@ -56,7 +56,6 @@ HOUSE = {
     "pretrain": "batch device errors masking model progress system train",
     "ask": "align batch errors model",
     "data": "errors spec kinds",
-    "answers": "kinds",
     "taggers": "",
     "baseline": "data errors metrics answers kinds taggers",
     "report": "errors metrics spec system counts kinds",
