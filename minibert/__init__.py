@@ -32,7 +32,7 @@ NAMES = {
     "Encoder": "encoder",
     "Trace": "trace",
     "Model": "model",
-    "load": "model",
+    "load": "loading",
     "fill": "ask",
     "choose": "ask",
     "answer": "ask",

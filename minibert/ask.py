@@ -13,7 +13,8 @@ import torch
 from .align import Windows, encode_spans
 from .batch import by_tokens, pack
 from .errors import ConfigError, DataError, TokenizerError
-from .model import TOKENS_AT_ONCE, Model, evaluating, load
+from .loading import load
+from .model import TOKENS_AT_ONCE, Model, evaluating
 
 MASK = "[MASK]"  # how a hidden word is written for every model, whatever its own mask token is
 

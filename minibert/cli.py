@@ -246,7 +246,9 @@ def embed(
     input: Annotated[Path, typer.Option(help="The table whose texts are embedded.")],
     output: Annotated[Path, typer.Option(help="An .npy file: a float32 row for each row of the table.")],
     column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
-    pooling: Annotated[str, typer.Option(help="mean or cls, where no file beside the weights says it.")] = "",
+    pooling: Annotated[
+        str, typer.Option(help="mean, cls, max ..., where no file beside the weights says it.")
+    ] = "",
     separator: Separator = "",
     encoding: Encoding = "utf-8",
     sheet: Sheet = "",

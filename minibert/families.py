@@ -146,6 +146,13 @@ ARCHITECTURES = {
     "detection": "ForPreTraining",
 }
 
+# ... and what a head of whole texts is for: our kind -> "problem_type"
+PROBLEMS = {
+    "classification": "single_label_classification",
+    "multilabel": "multi_label_classification",
+    "regression": "regression",
+}
+
 
 @dataclass(frozen=True)
 class Family:
@@ -172,7 +179,7 @@ class Family:
 
 def reads(kind: str) -> str:
     """Which line of a family's heads a kind of head follows: three kinds say something of a whole text."""
-    return "text" if kind in ("classification", "regression", "multilabel") else kind
+    return "text" if kind in PROBLEMS else kind
 
 
 FAMILIES = {

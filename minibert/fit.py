@@ -17,7 +17,8 @@ from .data import Part, Splits
 from .errors import ConfigError, DataError, TrainingError
 from .folder import MODEL, RunFolder
 from .kinds import KINDS, each_label, metrics_of
-from .model import Model, load
+from .loading import load
+from .model import Model
 from .progress import Bar
 from .spec import TaskSpec
 from .tokenize import Encoded

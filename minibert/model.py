@@ -1,15 +1,12 @@
-"""Model = tokenizer + encoder + head: load, call, embed, predict, save.
+"""Model = tokenizer + encoder + head: call, embed, predict, save.
 
-In:  a catalogue name, a folder in the Hugging Face layout, or a hub id.   Out: a Model.
-The only thing that holds both an encoder and a head.
+In:  the three parts.   Out: a Model, the only thing that holds both an encoder and a head.
+loading.py makes one of published weights, saving.py writes one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,34 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import answers, catalogue, checkpoint, config, heads, sentence, system
+from . import answers, checkpoint, saving
 from . import device as devices
 from .align import encode_words
 from .batch import PackedBatch, by_tokens, pack
-from .config import REMOVED, EncoderConfig
-from .encoder import Encoder, initialise
-from .errors import ConfigError, TokenizerError, nearest
-from .families import ARCHITECTURES, reads
-from .folder import LITTER, model_of
+from .config import EncoderConfig
+from .encoder import Encoder
+from .errors import ConfigError, TokenizerError
 from .kinds import KINDS, words_of
-from .tokenize import FILES, TRUNCATIONS, Encoded, Tokenizer
+from .pooling import Embedding, known_pooling, pool_pieces
+from .tokenize import Encoded, Tokenizer
 from .trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TOKENS_AT_ONCE = 4096  # of inference: large enough for the matrix products, small enough for caches
-# What `save` writes, and may replace.
-PRETRAINING = ("history.jsonl", "pretraining.json")  # what pretrain.py leaves beside a model
-PARTS = {"config.json", checkpoint.SINGLE, checkpoint.INDEX, *FILES, *sentence.FILES, *PRETRAINING}
-PARTS_LIKE = re.compile(r"model-\d{5}-of-\d{5}\.safetensors|\d+_\w+/(config\.json|model\.safetensors)")
-# What a head of whole texts is called in config.json.
-PROBLEMS = {
-    "classification": "single_label_classification",
-    "multilabel": "multi_label_classification",
-    "regression": "regression",
-}
-OURS = "minibert"  # our own table in a saved config.json: how texts are cut, what the head reads
 
 
 class Model(nn.Module):
@@ -66,7 +51,7 @@ class Model(nn.Module):
         *,
         labels: Sequence[str] = (),
         reading: dict[str, Any] | None = None,
-        embedder: heads.Embedding | None = None,
+        embedder: Embedding | None = None,
         carried: dict[str, Tensor] | None = None,
         report: checkpoint.LoadReport | None = None,
         files: dict[str, bytes] | None = None,
@@ -163,7 +148,7 @@ class Model(nn.Module):
             return found
         order = {place: n for n, place in enumerate(places)}
         owners = torch.tensor([order[r] for r in batch.layout.rows.tolist()]).to(found.device)
-        return heads.pool_pieces(found.to(self.head.out.weight.dtype), owners, len(places))
+        return pool_pieces(found.to(self.head.out.weight.dtype), owners, len(places))
 
     @torch.inference_mode()
     def answers(
@@ -254,7 +239,7 @@ class Model(nn.Module):
                 out[places] = vectors.float().cpu().numpy()
         return out
 
-    def embedding(self, pooling: str | None = None, normalise: bool | None = None) -> heads.Embedding:
+    def embedding(self, pooling: str | None = None, normalise: bool | None = None) -> Embedding:
         """How a text's tokens become one vector: as the files beside the weights say, or as asked for."""
         own = self.embedder
         if pooling is None and own is None:
@@ -266,8 +251,8 @@ class Model(nn.Module):
             return own
         normalise = (own.normalise if own else False) if normalise is None else normalise
         if pooling is None:
-            return heads.Embedding(own.pooling, normalise, own.dense, own.activation)
-        return heads.Embedding(known_pooling(pooling), normalise)
+            return Embedding(own.pooling, normalise, own.dense, own.activation)
+        return Embedding(known_pooling(pooling), normalise)
 
     @property
     def name(self) -> str:
@@ -282,83 +267,13 @@ class Model(nn.Module):
         dtype: torch.dtype | None = None,
         shard_bytes: int | None = None,
     ) -> Path:
-        """Write config.json, weights and tokenizer in the Hugging Face layout, all or nothing.
+        """Write config.json, weights and tokenizer in the Hugging Face layout, all or nothing (see saving.py).
 
         dtype: of the file, such as torch.float16; None keeps the parameters' own. shard_bytes: several
         files of at most so many bytes, and their index; None: one file.
         An existing folder is refused unless it is empty, or `overwrite` and a model is all it holds.
         """
-        asked, folder = Path(folder), Path(folder).resolve()
-        part, old = (folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.{w}" for w in ("part", "old"))
-        try:
-            check_place(folder, asked, overwrite)
-            part.mkdir(parents=True)
-            self.write(part, dtype, shard_bytes)
-            if folder.exists():
-                folder.rename(old)
-            part.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-            system.fsync_folder(folder.parent)
-        except OSError as problem:
-            if old.exists() and not folder.exists():
-                old.rename(folder)
-            raise system.disk_problem(asked, problem) from problem
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-        return asked
-
-    def write(self, folder: Path, dtype: torch.dtype | None, shard_bytes: int | None) -> None:
-        """The files of `save`, into a folder that nobody reads yet."""
-        kind = self.head.kind if self.head is not None else None
-        words = self.saved_keys(kind)
-        stated = str(dtype or self.encoder.embeddings.word.weight.dtype).removeprefix("torch.")
-        words |= {key: stated for key in ("dtype", "torch_dtype") if key in self.config.raw}
-        files = self.files
-        if self.embedder is not None and "modules.json" not in files:
-            longest = self.reading["max_tokens"]
-            files = files | sentence.files_for(self.embedder, self.config.hidden_width, longest)
-        for name, raw in files.items() | (self.tokenizer.files.items() if self.tokenizer else set()):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(raw)
-        system.write_text(folder / "config.json", self.config.to_json(**words) + "\n")
-        checkpoint.save(
-            folder,
-            self.config,
-            kind,
-            self.encoder.state_dict(),
-            self.head_state(),
-            self.carried,
-            self.report,
-            dtype,
-            shard_bytes,
-        )
-
-    def head_state(self) -> dict[str, Tensor]:
-        """The head's tensors to save, without those that are the word table itself."""
-        if self.head is None:
-            return {}
-        words, own = self.encoder.embeddings.word.weight, dict(self.head.named_parameters())
-        repeats = {name for name in self.head.tied if self.head.get_parameter(name) is words}
-        return {name: t for name, t in self.head.published().items() if name in own and name not in repeats}
-
-    def saved_keys(self, kind: str | None) -> dict[str, Any]:
-        """What config.json says beside the encoder: the head, its labels, and how texts are cut."""
-        if kind is None:
-            return {}
-        out = {
-            "architectures": [self.config.facts.stem + ARCHITECTURES[reads(kind)]],
-            OURS: {**self.reading, "pooling": self.pooling},
-        }
-        if kind in PROBLEMS:
-            out["problem_type"] = PROBLEMS[kind]
-        if kind in PROBLEMS or self.labels:
-            names = self.labels or ("LABEL_0",)
-            out["id2label"] = {str(i): c for i, c in enumerate(names)}
-            out["label2id"] = {c: i for i, c in enumerate(names)}
-            out["num_labels"] = REMOVED
-        if "classifier_pooling" in self.config.raw:
-            out["classifier_pooling"] = self.pooling
-        return out
+        return saving.save(self, folder, overwrite=overwrite, dtype=dtype, shard_bytes=shard_bytes)
 
 
 def first_tokens(encoded: Encoded, places: Sequence[int]) -> Tensor:
@@ -369,25 +284,6 @@ def first_tokens(encoded: Encoded, places: Sequence[int]) -> Tensor:
             out += [start + first for first in encoded.firsts[piece]]
             start += len(encoded.ids[piece])
     return torch.tensor(out, dtype=torch.int64)
-
-
-def check_place(folder: Path, asked: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds anything, or with `overwrite` anything that is no part of a model."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ConfigError(f"{asked} is a file; a model is a folder")
-    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()} - {*LITTER}
-    if found and not overwrite:
-        raise ConfigError(
-            f"{asked} exists and is not empty", "Choose another folder, or pass overwrite=True."
-        )
-    foreign = sorted(n for n in found if n not in PARTS and not PARTS_LIKE.fullmatch(n))
-    if foreign:
-        raise ConfigError(
-            f"{asked} holds files that are no part of a model: {', '.join(foreign[:5])}",
-            "Move them away, or choose another folder.",
-        )
 
 
 @contextlib.contextmanager
@@ -406,177 +302,3 @@ def as_list(texts: Sequence[str] | None) -> list[str] | None:
     if isinstance(texts, str):
         raise ConfigError("texts must be a list of strings, not one string: [text]")
     return None if texts is None else list(texts)
-
-
-def load(
-    source: str | Path,
-    head: str | None = "own",
-    kernel: str = "auto",
-    device: str = "auto",
-    dtype: str = "auto",
-    engine: str = "auto",
-    *,
-    labels: Sequence[str] = (),
-    pooling: str | None = None,
-    seed: int = 0,
-    dropout: float | None = None,
-    attention_dropout: float | None = None,
-) -> Model:
-    """Load published weights.
-
-    source   a name in weights/catalogue.toml, a folder in the Hugging Face layout, a run folder, or a hub id
-    head     "own": the head that the checkpoint holds, or none; None: the encoder only;
-             "classification", "multilabel", "regression", "tokens", "choice", "span": a new one, made
-             from `seed`, listed as new in the report; "mlm", "nsp", "pretraining", "detection": that of
-             the checkpoint where it holds one, else a new one
-    labels   class names of a new head that has classes
-    pooling  what a new head reads of a text: "cls", the first token (as published, the default), "mean",
-             "max" or another name in heads.POOLING
-    dtype    of the parameters: "auto" is float32
-    engine   "torch", or "auto", which is the same
-    Raises WeightsError, ConfigError, TokenizerError, EnvironmentProblem.
-    """
-    if engine not in ("auto", "torch"):
-        raise ConfigError(f"engine {engine!r} is none of auto, torch")
-    place, number = devices.pick(device), devices.number(dtype)
-    folder = model_of(catalogue.locate_weights(source))
-    settings = with_dropout(config.read(folder / "config.json"), dropout, attention_dropout)
-    new = head not in ("own", None)
-    kind = known_head(own_head(settings) if head == "own" else head)
-    top = heads.HEADS[kind] if kind else None
-    if top and head == "own" and top.pretrained and not checkpoint.holds(folder, settings, kind):
-        kind = top = None  # encoders cut out of such a model still say in config.json what it was
-    if kind:
-        heads.line_of(settings, kind)  # raises where this family has no such head
-    classes = new_outputs(top, labels) if new else None
-    loaded = checkpoint.load(
-        folder,
-        settings,
-        kind,
-        new=new,
-        pretrained=bool(top and top.pretrained),
-        classes=classes,
-        dtype=number,
-    )
-    reading, own_pooling = own_reading(settings, folder)
-    if pooling is not None and not new:
-        raise ConfigError("pooling is for a new head: a head of the file reads what it was trained on")
-    pooling = known_pooling(pooling or own_pooling)
-    with torch.device("meta"):
-        encoder = Encoder(settings, kernel)
-    encoder.load_state_dict(loaded.encoder, assign=True)
-    names = ()
-    if top:
-        held = loaded.head["out.weight"].shape[0] if "out.weight" in loaded.head else top.outputs
-        outputs = classes or held
-        names = tuple(labels) if new else own_labels(settings, kind, outputs, folder)
-        top = top(settings, outputs, pooling)
-        initialise(top, settings.init_std, seed)
-        top.load_state_dict({k: v for k, v in loaded.head.items() if k not in top.tied}, strict=False)
-        heads.tie(top, encoder.embeddings.word.weight, loaded.head)
-        top.to(number)
-    files, embedder, longest = sentence.read(folder)
-    model = Model(
-        encoder, top, tokenizer_of(folder, settings), labels=names, reading=reading or longest,
-        embedder=embedder, carried=loaded.carried, report=loaded.report, files=files, pooling=pooling,
-    )  # fmt: skip
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    return model.to(place).eval()
-
-
-def with_dropout(settings: EncoderConfig, dropout: float | None, attention: float | None) -> EncoderConfig:
-    """The config with other shares of dropout, where they are given."""
-    asked = {"dropout": dropout, "head_dropout": dropout, "attention_dropout": attention}
-    changes = {k: v for k, v in asked.items() if v is not None}
-    if not all(config.number(v) and 0 <= v < 1 for v in changes.values()):
-        raise ConfigError(f"dropout must be a number from 0 to below 1, not {changes}")
-    return replace(settings, **changes)
-
-
-def known_head(kind: str | None) -> str | None:
-    """A kind of head that there is, or None for none."""
-    if kind is not None and kind not in heads.HEADS:
-        raise ConfigError(
-            f"head {kind!r} is none of own, {', '.join(heads.HEADS)}{nearest(kind, heads.HEADS)}"
-        )
-    return kind
-
-
-def known_pooling(word: str) -> str:
-    """A kind of pooling that there is."""
-    if word not in heads.POOLING:
-        raise ConfigError(
-            f"pooling {word!r} is none of {', '.join(heads.POOLING)}{nearest(word, heads.POOLING)}"
-        )
-    return word
-
-
-def new_outputs(head: type, labels: Sequence[str]) -> int:
-    """How many numbers a new head gives: as many as it always does, else one a label."""
-    if head.outputs is not None or head.pretrained:
-        return head.outputs or 0
-    least = 1 if head.kind == "multilabel" else 2
-    if len(labels) < least:
-        raise ConfigError(f"a new {head.kind} head needs labels=[...], {('one', 'two')[least - 1]} or more")
-    if len(set(labels)) < len(labels):
-        raise ConfigError(f"labels must differ from one another: {', '.join(map(str, labels))}")
-    return len(labels)
-
-
-def own_head(settings: EncoderConfig) -> str | None:
-    """The head that config.json states, or None. One output and no word about it is a regression,
-    which is how the published layout means it."""
-    architectures = settings.raw.get("architectures") or [""]
-    known = settings.facts.architectures
-    line = known.get(str(architectures[0])) if isinstance(architectures, list) else None
-    if line != "text":
-        return line or None
-    problem = settings.raw.get("problem_type")
-    if problem is None:
-        return "regression" if len(settings.labels) == 1 else "classification"
-    kinds = {theirs: ours for ours, theirs in PROBLEMS.items()}
-    if problem not in kinds:
-        raise ConfigError(f"problem_type = {problem!r} is none of {', '.join(kinds)}")
-    return kinds[problem]
-
-
-def own_labels(settings: EncoderConfig, kind: str, outputs: int, folder: Path) -> tuple[str, ...]:
-    """Class names of the head in the file: those of config.json, or LABEL_0.. where it names none."""
-    if kind == "regression" and outputs != 1:
-        raise ConfigError(f"{folder} holds a regression head with {outputs} outputs; supported is one")
-    if heads.HEADS[kind].outputs is not None or heads.HEADS[kind].pretrained:
-        return ()
-    names = settings.labels or tuple(f"LABEL_{i}" for i in range(outputs))
-    if len(names) != outputs or (outputs < 2 and kind != "multilabel"):
-        raise ConfigError(
-            f"{folder}: config.json names {len(settings.labels)} classes (id2label), the head has {outputs} outputs",
-            'A head with one output is a regression: "problem_type": "regression".' if outputs == 1 else "",
-        )
-    return names
-
-
-def own_reading(settings: EncoderConfig, folder: Path) -> tuple[dict[str, Any], str]:
-    """How texts are cut and what the head reads, from our table in a config.json that we saved."""
-    table = settings.raw.get(OURS, {})
-    checks = {
-        "max_tokens": config.whole,
-        "truncation": TRUNCATIONS.__contains__,
-        "stride": config.whole,
-        "max_windows": config.whole,
-        "pooling": lambda word: isinstance(word, str),
-    }
-    if not isinstance(table, dict) or not all(k in checks and checks[k](v) for k, v in table.items()):
-        raise ConfigError(f"{folder / 'config.json'}: the table {OURS!r} was damaged: {table}")
-    published = settings.raw.get("classifier_pooling", "cls")  # ModernBERT's own word for it
-    return {k: v for k, v in table.items() if k != "pooling"}, table.get("pooling", published)
-
-
-def tokenizer_of(folder: Path, settings: EncoderConfig) -> Tokenizer | None:
-    """The folder's tokenizer, which must fit the word table; None if it has no tokenizer files at all."""
-    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
-        return None
-    tokenizer = Tokenizer.from_folder(folder)
-    counted = settings.pad_id if settings.position_offset else None  # elsewhere pad changes nothing
-    tokenizer.check_fits(settings.vocab_size, str(folder), counted)
-    return tokenizer

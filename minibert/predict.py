@@ -18,7 +18,8 @@ from .data.tables import check_names, contents_start, free_name, write_rows
 from .data.typed import spelled
 from .errors import ConfigError, DataError, as_options, nearest
 from .folder import STATUS, read_json, read_status
-from .model import Model, load
+from .loading import load
+from .model import Model
 from .progress import Bar, say
 
 CHUNK = 2000  # rows held at once
@@ -221,7 +222,7 @@ def embed_file(
         raise ConfigError(f"--output {output}: the name must end in .npy")
     check_free(target, overwrite)
     model = load(source)
-    width, done = model.config.hidden_width, 0
+    width, done = model.embedding(pooling).width(model.config.hidden_width), 0
     with Bar("embedding", None) as bar, system.replacing(target) as part, open(part, "r+b") as file:
         npy_header(file, 0, width)
         for frame in chunks_by_option(Path(input), separator, encoding, sheet):

@@ -25,9 +25,11 @@ from torch import Tensor
 from . import device, masking, system
 from .batch import by_tokens, pack
 from .errors import ConfigError, DataError
+from .loading import load
 from .masking import Examples, Hiding
-from .model import PRETRAINING, Model, check_place, evaluating, load
+from .model import Model, evaluating
 from .progress import Bar
+from .saving import PRETRAINING, check_place
 from .train import Plan, Step, train
 
 HISTORY, SUMMARY = PRETRAINING

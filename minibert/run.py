@@ -21,9 +21,10 @@ from .fit import encode_all, fit, new_model, predict_test, weights_of
 from .folder import MODEL, RunFolder, check_folder
 from .kinds import KINDS
 from .metrics import HIGHER_IS_BETTER
-from .model import Model, check_place
+from .model import Model
 from .progress import say
 from .results import describe_data, environment, write_scores
+from .saving import check_place
 from .spec import TaskSpec
 from .tokenize import Encoded
 

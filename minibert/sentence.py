@@ -16,7 +16,7 @@ from torch import nn
 
 from . import config, safefile
 from .errors import ConfigError
-from .heads import POOLING, Embedding
+from .pooling import POOLING, Embedding
 from .variants import ACTIVATIONS
 
 FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")

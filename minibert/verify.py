@@ -23,7 +23,8 @@ from .batch import Layout, PackedBatch, pack
 from .checkpoint import plain_names, rows_for, theirs_of
 from .errors import EnvironmentProblem
 from .families import ARCHITECTURES, reads
-from .model import Model, load
+from .loading import load
+from .model import Model
 from .names import NAMES, TIED
 from .oracle import Reference
 

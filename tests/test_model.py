@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import minibert
-from minibert import heads, spec
+from minibert import heads, saving, spec
 from minibert.batch import unpack
 from minibert.errors import ConfigError, DataError, EnvironmentProblem, TokenizerError, WeightsError
 
@@ -477,7 +477,7 @@ def test_a_save_that_fails_leaves_what_was_there(folder, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(model, "write", full)
+    monkeypatch.setattr(saving, "write", full)
     with pytest.raises(EnvironmentProblem, match="No space left"):
         model.save(tmp_path / "out", overwrite=True)
     monkeypatch.undo()

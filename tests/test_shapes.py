@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from minibert import batch as batches
-from minibert import encoder, heads, variants
+from minibert import encoder, heads, pooling, variants
 from minibert.batch import PackedBatch, pad, unpad
 from minibert.families import reads
 from minibert.kernels import padded, reference, sdpa
@@ -84,8 +84,8 @@ def modules():
                 made = head(config, None if head.outputs else CLASSES)
                 heads.tie(made, nn.Parameter(torch.randn(101, config.words_width)), {})
                 yield made, (torch.randn(18, 24), batch.layout)
-    for pooling in heads.POOLING:
-        yield heads.Embedding(pooling, True), (torch.randn(18, 24), batch.layout)
+    for name in pooling.POOLING:
+        yield pooling.Embedding(name, True), (torch.randn(18, 24), batch.layout)
 
 
 def declared(module: nn.Module) -> dict[str, str]:
@@ -118,7 +118,7 @@ def test_every_module_says_what_comes_in_and_goes_out():
         module(*inputs)
     every = {
         x
-        for file in (encoder, variants, heads)
+        for file in (encoder, variants, pooling, heads)
         for x in vars(file).values()
         if inspect.isclass(x) and issubclass(x, nn.Module) and x.__module__ == file.__name__
     }
@@ -131,7 +131,7 @@ def test_the_modules_own_line_of_the_encoder():
 
 # --- comments behind lines ------------------------------------------------------------------------
 
-FILES = (encoder, variants, heads, batches, reference, sdpa, padded, np_layers, np_encoder, np_heads)
+FILES = (encoder, variants, pooling, heads, batches, reference, sdpa, padded, np_layers, np_encoder, np_heads)
 
 
 def calls():

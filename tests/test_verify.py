@@ -10,7 +10,7 @@ import torch
 
 from minibert import catalogue, oracle, verify
 from minibert.errors import EnvironmentProblem
-from minibert.model import load
+from minibert.loading import load
 
 from .helpers import write_model
 from .test_run import weights  # noqa: F401  fixture

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from minibert import catalogue, oracle, verify
-from minibert.model import load
+from minibert.loading import load
 
 MOST_BYTES = 250_000
 NAMES = ("all-MiniLM-L6-v2", "all-mpnet-base-v2")

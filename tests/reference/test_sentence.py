@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import minibert
-from minibert import heads
+from minibert import pooling
 
 from ..helpers import fill, write_model
 
@@ -18,7 +18,7 @@ st = pytest.importorskip("sentence_transformers", reason="sentence-transformers 
 CLOSE = 1e-5
 TEXTS = ["the cat sat on a mat.", "un", "the dog ran fast, is it not?", "a cat", "it is not a dog!"]
 WAYS = {
-    **{name: (name,) for name in heads.POOLING},
+    **{name: (name,) for name in pooling.POOLING},
     "cls and mean": ("cls", "mean"),
     "weighted, last and max": ("weightedmean", "lasttoken", "max"),
 }
