@@ -18,7 +18,7 @@ In:  lists of token ids, one a text.   Out: PackedBatch.   Read next: kernels/re
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -63,34 +63,47 @@ class Layout:
         """(B,) int64: the first token of each text."""
         return self.cu_seqlens[: self.num_texts].long()
 
+    def keep(self, name: Any, make: Callable[[], Any]) -> Any:
+        """What is derived from the layout: made at the first call, kept in `memo` for the next layer.
+
+        Made outside inference mode, so that a batch that was predicted can be learnt from afterwards.
+        """
+        if name not in self.memo:
+            with torch.inference_mode(False):
+                self.memo[name] = make()
+        return self.memo[name]
+
     @property
     def owner(self) -> Tensor:
         """(N - filler,) int64: which text each token belongs to, counted from 0."""
-        if "owner" not in self.memo:
-            counts = torch.tensor(self.lengths[: self.num_texts], dtype=torch.int64).to(
-                self.cu_seqlens.device
-            )
+
+        def make() -> Tensor:
+            lengths = self.lengths[: self.num_texts]
+            counts = torch.tensor(lengths, dtype=torch.int64).to(self.cu_seqlens.device)
             numbers = torch.arange(self.num_texts, device=self.cu_seqlens.device)
-            self.memo["owner"] = torch.repeat_interleave(
-                numbers, counts, output_size=sum(self.lengths[: self.num_texts])
-            )
-        return self.memo["owner"]
+            return torch.repeat_interleave(numbers, counts, output_size=sum(lengths))
+
+        return self.keep("owner", make)
 
     @property
     def cells(self) -> Tensor:
         """(N,) int64: each token's cell in the rectangle (B, T), counted row by row."""
-        if "cells" not in self.memo:
+
+        def make() -> Tensor:
             cells = [row * self.max_seqlen + i for row, n in enumerate(self.lengths) for i in range(n)]
-            self.memo["cells"] = torch.tensor(cells, dtype=torch.int64).to(self.cu_seqlens.device)
-        return self.memo["cells"]
+            return torch.tensor(cells, dtype=torch.int64).to(self.cu_seqlens.device)
+
+        return self.keep("cells", make)
 
     @property
     def positions(self) -> Tensor:
         """(N,) int64: each token's place in its text, from 0; the filler counts from 0, too."""
-        if "positions" not in self.memo:
+
+        def make() -> Tensor:
             places = torch.cat([torch.arange(n) for n in self.lengths] or [torch.arange(0)])
-            self.memo["positions"] = places.to(self.cu_seqlens.device)
-        return self.memo["positions"]
+            return places.to(self.cu_seqlens.device)
+
+        return self.keep("positions", make)
 
     def at(self, layer: int) -> Layout:
         """The same layout, memo and all, as this layer reads it."""

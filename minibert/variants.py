@@ -70,12 +70,13 @@ def angles(layout: Layout, base: float, width: int, like: Tensor) -> tuple[Tenso
 
     Computed in float32 as the reference does, also for a float64 model.
     """
-    name = ("angles", base, width, like.dtype)
-    if name not in layout.memo:
+
+    def make() -> tuple[Tensor, Tensor]:
         steps = torch.arange(0, width, 2, dtype=torch.float32, device=like.device)
         turn = layout.positions[:, None].float() * (1.0 / base ** (steps / width))  # (N, K/2)
-        layout.memo[name] = turn.cos()[:, None].to(like.dtype), turn.sin()[:, None].to(like.dtype)
-    return layout.memo[name]
+        return turn.cos()[:, None].to(like.dtype), turn.sin()[:, None].to(like.dtype)
+
+    return layout.keep(("angles", base, width, like.dtype), make)
 
 
 class DistanceBias(nn.Module):

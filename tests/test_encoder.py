@@ -344,3 +344,15 @@ def test_distances_fall_into_their_buckets():
     assert line[middle - 127] == 15 and line[middle - 299] == 15 and line[middle + 299] == 31
     by_hand = [8 + int(math.log(n / 8) / math.log(16) * 8) for n in range(8, 128)]
     assert [line[middle - n] for n in range(8, 128)] == by_hand
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("family", ["bert", "mpnet", "modernbert"])
+def test_a_batch_that_was_predicted_can_be_learnt_from(family, kernel):
+    """What a layout keeps from inference mode is used by the backward pass afterwards."""
+    encoder, batch = toy_encoder(family, kernel), toy_batch((5, 11, 5))
+    with torch.inference_mode():
+        before = encoder(batch)
+    after = encoder(batch)
+    after.sum().backward()
+    close(after.detach(), before, "hidden float32")  # a bias that learns takes another of torch's paths

@@ -59,15 +59,20 @@ def sdpa(
     return joined if back is None else joined.index_select(0, back)
 
 
-def plan(layout: Layout, device: torch.device) -> tuple[list[tuple[int, int]], Tensor | None, Tensor | None]:
+Plan = tuple[list[tuple[int, int]], Tensor | None, Tensor | None]
+
+
+def plan(layout: Layout, device: torch.device) -> Plan:
     """Groups (texts, length), the token order that puts them side by side, and the way back.
 
     Worked out once a batch and kept in the layout; no order is needed where equal lengths already
     stand together, as token-budget batches have them.
     """
-    if "sdpa" in layout.memo:
-        return layout.memo["sdpa"]
-    lengths = layout.lengths
+    return layout.keep("sdpa", lambda: worked_out(layout.lengths, device))
+
+
+def worked_out(lengths: tuple[int, ...], device: torch.device) -> Plan:
+    """`plan`, made anew."""
     texts = sorted(range(len(lengths)), key=lambda i: lengths[i])  # stable: ties keep their order
     if groups_together(lengths):
         texts = list(range(len(lengths)))
@@ -84,8 +89,7 @@ def plan(layout: Layout, device: torch.device) -> tuple[list[tuple[int, int]], T
         back = torch.empty_like(order)
         back[order] = torch.arange(len(order))
         order, back = order.to(device, non_blocking=True), back.to(device, non_blocking=True)
-    layout.memo["sdpa"] = (groups, order, back)
-    return layout.memo["sdpa"]
+    return groups, order, back
 
 
 def groups_together(lengths: tuple[int, ...]) -> bool:
