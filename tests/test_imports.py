@@ -35,6 +35,8 @@ HOUSE = {
     "system": "errors",
     "device": "errors",
     "optim": "errors",
+    "lora": "errors",
+    "recompute": "",
     "oracle": "errors",
     "batch": "errors",
     "kernels": "batch errors",
@@ -68,7 +70,7 @@ MEETING = {"__init__", "__main__", "cli", "fit", "predict", "results", "run", "v
 
 # A package from elsewhere -> the units that may import it. Not listed: nobody may.
 ELSEWHERE = {
-    "torch": "batch kernels variants pooling sentence saving loading trace encoder heads optim oracle device train pretrain ask safefile checkpoint model verify fit",
+    "torch": "batch kernels variants pooling sentence saving loading trace encoder heads optim lora recompute oracle device train pretrain ask safefile checkpoint model verify fit",
     "numpy": "metrics train masking pretrain tokenize align model data baseline fit predict results scratch answers counts taggers",
     "pandas": "data predict results",
     "sklearn": "baseline taggers",
