@@ -136,6 +136,8 @@ def encode_spans(
     """
     if len(questions) != len(texts):
         raise DataError(f"{len(questions)} questions and {len(texts)} texts")
+    if stride < 0:
+        raise DataError(f"stride = {stride} must be 0 or more")
     frame, out = tokenizer.double, Windows([], [], [], [], [])
     for i, (question, text) in enumerate(zip(questions, texts)):
         asked, _ = tokenizer.with_offsets(question)

@@ -14,18 +14,17 @@ from .align import Windows, encode_spans
 from .batch import by_tokens, pack
 from .errors import ConfigError, DataError, TokenizerError
 from .loading import load
-from .model import TOKENS_AT_ONCE, Model, evaluating
+from .model import TOKENS_AT_ONCE, Model, as_list, evaluating
 
 MASK = "[MASK]"  # how a hidden word is written for every model, whatever its own mask token is
 
 
 def need(model: Model, *kinds: str) -> None:
-    """ConfigError unless the model has one of these heads and a tokenizer."""
+    """ConfigError unless the model has one of these heads, TokenizerError unless it reads text."""
     have = model.head.kind if model.head is not None else None
     if have not in kinds:
         raise ConfigError(f"{model.name} has {f'a head {have!r}' if have else 'no head'}, not {kinds[0]!r}")
-    if model.tokenizer is None:
-        raise TokenizerError(f"{model.name} was loaded from a folder without tokenizer files")
+    model.reads_text()
 
 
 # --- hidden words ---------------------------------------------------------------------------------
@@ -58,6 +57,8 @@ def fill(model: Model, text: str, top: int = 5) -> list[Word]:
     tokenizer = model.tokenizer
     if tokenizer.mask_id is None:
         raise TokenizerError(f"the tokenizer of {model.name} has no mask token")
+    if not isinstance(text, str):
+        raise DataError(f"fill takes one text, not a {type(text).__name__}")
     ids = tokenizer.with_masks(text.replace(MASK, tokenizer.mask))
     if tokenizer.mask_id not in ids:
         raise DataError(f"the text has no {MASK}: {text!r}", f"Write {MASK} where a word is hidden.")
@@ -82,10 +83,11 @@ def fill(model: Model, text: str, top: int = 5) -> list[Word]:
 def choose(model: Model, question: str, answers: Sequence[str]) -> list[float]:
     """The probability of each answer to a question, in their order; the head is "choice"."""
     need(model, "choice")
-    if len(answers) < 2:
+    if isinstance(answers, str) or len(answers) < 2:
         raise DataError("there must be two answers or more to choose from")
+    encoded = model.tokenize([question] * len(answers), list(answers), truncation="error")
     with evaluating(model):
-        logits = model(model.encode([question] * len(answers), list(answers)))
+        logits = model(model.pack(encoded, range(len(encoded))))
     return model.head.predict(logits.double()).tolist()
 
 
@@ -124,6 +126,9 @@ def answer(
     over the answers that are given back, as the field's evaluation scripts have it.
     """
     need(model, "span")
+    questions, texts = as_list(questions), as_list(texts)
+    if n_best < 1 or longest < 1:
+        raise ConfigError(f"n_best = {n_best} and longest = {longest} must be 1 or more")
     windows = encode_spans(
         model.tokenizer, questions, texts, max_tokens=model.reading["max_tokens"], stride=stride
     )

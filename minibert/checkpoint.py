@@ -30,6 +30,7 @@ from .names import ALIASES, COUNTER, LETTERS, NAMES, TIED, WRAPPERS, Names, Row
 from .safefile import DTYPES, INDEX, SINGLE, Stored, read, shown, stored
 
 MOST = 20  # lines of one kind in an error
+APART = {to: name for name, to in TIED.items() if not to.startswith("@")}  # bias -> the decoder's own
 PRETRAINED = ("mlm", "nsp", "pretraining")  # heads whose layers a new head may build on
 
 
@@ -106,9 +107,10 @@ def rows_for(settings: EncoderConfig, head: str | None) -> tuple[list[Row], list
     for i in range(settings.blocks):
         rows = table.layer + (table.later if i else [])
         encoder += [r._replace(ours=r.ours.format(i), theirs=r.theirs.format(i)) for r in rows]
-    return [r._replace(theirs="@" + r.theirs) for r in encoder], list(
-        table.heads[reads(head)] if head else []
-    )
+    tops = list(table.heads[reads(head)] if head else [])
+    if not settings.tied:  # of two biases that are one elsewhere, the decoder's is the one that is added
+        tops = [r._replace(theirs=APART.get(r.theirs, r.theirs)) for r in tops]
+    return [r._replace(theirs="@" + r.theirs) for r in encoder], tops
 
 
 def load(
@@ -124,8 +126,8 @@ def load(
     """Read a checkpoint.
 
     head        whose rows are wanted (None: the encoder's only)
-    new         only the pooler under the head is read, if the file has one; the rest is left to be
-                initialised and listed as new, and other heads of the file are left out: once the
+    new         only what pre-training made under the head is read (the pooler, ModernBERT's dense layer),
+                if the file has it; the rest is left to be initialised and listed as new, and other heads of the file are left out: once the
                 encoder learns, they no longer fit it
     pretrained  of a new head, too, all that the file holds is read: it came with the encoder
     classes     of the head; that of the file if absent
@@ -136,7 +138,7 @@ def load(
     plain, wrapper, prefix, renamed = plain_names(list(entries), table)
     by_plain = {plain[name]: entry for name, entry in entries.items()}
     encoder_rows, head_rows = rows_for(settings, head)
-    ties = {n: to for n, to in TIED.items() if settings.tied or not to.startswith("@")}
+    ties = TIED if settings.tied else {}
     repeats = repeated(by_plain, ties)
     # A repetition of another tensor is not read again: whoever holds both puts it in.
     told = [r for r in head_rows if ties.get(r.theirs) in by_plain and not is_apart(r, by_plain, repeats)]
@@ -333,9 +335,12 @@ def save(
     encoder_rows, head_rows = rows_for(settings, head)
     prefix = table.prefix if head or report is None else report.prefix
     out = theirs_of(encoder_rows, encoder_state) | theirs_of(head_rows, head_state)
+    if not settings.tied:  # the other bias, which is looked for and not used
+        out |= {to: out[name] for to, name in APART.items() if name in out and to not in carried}
     out |= {n: t for n, t in carried.items() if n not in out}
     for name, target in (report.tied if report else {}).items():
-        out.setdefault(name, out[target])
+        if target in out:  # not where the head that held it was taken off
+            out.setdefault(name, out[target])
     plain = {}
     for name, tensor in out.items():  # copies: tied tensors must not share their memory in a file
         number = dtype if tensor.is_floating_point() else None

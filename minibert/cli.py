@@ -274,7 +274,7 @@ def verify(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     debug: Debug = False,
 ) -> int:
-    """Hold our forward pass against the reference: embeddings, each block, pooler, logits."""
+    """Hold our forward and backward pass against the reference: embeddings, each block, head."""
     if kernel_file:
         from . import kernels
 

@@ -151,11 +151,13 @@ ACTIVATIONS = ("gelu", "relu", "gelu_new", "gelu_pytorch_tanh")  # the last two 
 
 # Keys that change the arithmetic in ways we don't do: the value must be the one listed, if there.
 ONLY = {
-    "position_embedding_type": ("absolute",),
-    "is_decoder": (False,),
-    "add_cross_attention": (False,),
-    "chunk_size_feed_forward": (0,),
-    "is_encoder_decoder": (False,),
+    "position_embedding_type": ("absolute", None),
+    "is_decoder": (False, None),
+    "add_cross_attention": (False, None),
+    "chunk_size_feed_forward": (0, None),
+    "is_encoder_decoder": (False, None),
+    "pruned_heads": ({}, None),
+    "quantization_config": (None,),
 }
 
 
@@ -234,7 +236,7 @@ def by_layer(raw: dict[str, Any], layers: int) -> tuple[tuple[float, ...], tuple
     Read in today's keys (layer_types, rope_parameters) or in those of the published files
     (global_attn_every_n_layers, global_rope_theta, local_rope_theta).
     """
-    every, local = raw.get("global_attn_every_n_layers", 3), raw.get("local_attention")
+    every, local = raw.get("global_attn_every_n_layers"), raw.get("local_attention")
     kinds = raw.get("layer_types")
     if kinds is None and whole(every) and every > 0:
         kinds = ["sliding_attention" if i % every else "full_attention" for i in range(layers)]

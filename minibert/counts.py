@@ -56,9 +56,9 @@ def spans(tags: Iterable[str]) -> list[tuple[int, int, str]]:
     B-X begins one; so does I-X after anything but B-X and I-X, as in `conlleval`. Other tags are outside.
     """
     found: list[tuple[int, int, str]] = []
-    inside = ""  # the type of the entity that the word before belongs to
+    inside: str | None = None  # the type of the entity that the word before belongs to
     for place, tag in enumerate(tags):
-        mark, name = (tag[0], tag[2:]) if tag[:2] in ("B-", "I-") else ("", "")
+        mark, name = (tag[0], tag[2:]) if tag[:2] in ("B-", "I-") else ("", None)
         if mark == "I" and name == inside:
             found[-1] = (found[-1][0], place + 1, name)
         elif mark:

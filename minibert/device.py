@@ -80,8 +80,9 @@ def precision(name: str, device: torch.device) -> tuple[torch.dtype, torch.dtype
     raise ConfigError(f"dtype {name!r} is none of auto, {', '.join(DTYPES)}{nearest(name, DTYPES)}")
 
 
-def number(name: str) -> torch.dtype:
-    """The dtype of parameters called `name`; "auto" is float32."""
+def number(name: str | torch.dtype) -> torch.dtype:
+    """The dtype of parameters called `name`, or that dtype itself; "auto" is float32."""
+    name = str(name).removeprefix("torch.")
     if name == "auto":
         return torch.float32
     if name not in DTYPES:

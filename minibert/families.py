@@ -169,6 +169,7 @@ class Family:
     pre_norm: bool = False  # LayerNorm in front of each sub-layer, and one at the end
     gated: bool = False  # feed-forward: down(act(up(h)) * gate(h))
     biases: bool = True  # of linear layers and LayerNorms
+    poolings: tuple[str, ...] = ()  # what its heads of whole texts may read, where config.json can say it
 
     @property
     def architectures(self) -> dict[str, str]:
@@ -212,7 +213,7 @@ FAMILIES = {
         "Albert",
         ALBERT_HEADS,
         ALBERT_KEYS,
-        only={"inner_group_num": (1,)},
+        only={"inner_group_num": (1,), "net_structure_type": (0,), "num_memory_blocks": (0,)},
         projected=True,
         added=("dropout", ""),
     ),
@@ -228,10 +229,12 @@ FAMILIES = {
             "classifier_bias": (False,),
             "decoder_bias": (True,),
             "classifier_activation": ("gelu",),
+            "classifier_pooling": ("cls", "mean"),
         },
         added=("attention_dropout", ""),
         pre_norm=True,
         gated=True,
         biases=False,
+        poolings=("cls", "mean"),
     ),
 }

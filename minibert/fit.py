@@ -54,7 +54,7 @@ def new_model(task: TaskSpec, splits: Splits, place: str) -> Model:
         device=place,
         dtype=str(number).removeprefix("torch."),
         labels=splits.labels,
-        pooling=task.model.pooling,
+        pooling=None if KINDS[task.task.kind].words else task.model.pooling,
         seed=task.train.seeds["head"],
         dropout=task.model.dropout,
         attention_dropout=task.model.attention_dropout,

@@ -63,7 +63,7 @@ class Reading(nn.Module):
 class Head(nn.Module):
     """A reading and a last layer.
 
-    kind       its name in HEADS and in specs
+    kind       its name, in HEADS or as a part of one that is there
     outputs    how many numbers the last layer gives; None: one a label, and labels must be named
     texts      whether it reads one vector a text (by pooling) or every token
     pretrained whether its weights come from pre-training, so that a file's own are always wanted

@@ -15,6 +15,7 @@ from typing import Any
 
 WORD = re.compile(r"[^ \t\r\n]+")  # between plain spaces: a no-break space belongs to its word
 ENTITY = ("B-", "I-")  # how a tag of IOB2 begins that is not O
+OTHERS = ("S-", "E-", "L-", "U-")  # ... and one of BIOES and BILOU, which are counted in another way
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,8 @@ def load(
     settings = with_dropout(config.read(folder / "config.json"), dropout, attention_dropout)
     new = head not in ("own", None)
     kind = known_head(own_head(settings) if head == "own" else head)
+    if labels and not new:
+        raise ConfigError("labels are for a new head: a head of the file has its own")
     top = heads.HEADS[kind] if kind else None
     if top and head == "own" and top.pretrained and not checkpoint.holds(folder, settings, kind):
         kind = top = None  # encoders cut out of such a model still say in config.json what it was
@@ -78,7 +80,10 @@ def load(
     reading, own_pooling = own_reading(settings, folder)
     if pooling is not None and not new:
         raise ConfigError("pooling is for a new head: a head of the file reads what it was trained on")
-    pooling = known_pooling(pooling or own_pooling)
+    if pooling is not None and not top.texts:
+        raise ConfigError(f"pooling is for heads that read whole texts; {kind} reads every token")
+    published = settings.raw.get("classifier_pooling", "cls")  # ModernBERT's own word for it
+    pooling = known_pooling(pooling or (published if new else own_pooling or published))
     with torch.device("meta"):
         encoder = Encoder(settings, kernel)
     encoder.load_state_dict(loaded.encoder, assign=True)
@@ -90,21 +95,29 @@ def load(
         top = top(settings, outputs, pooling)
         initialise(top, settings.init_std, seed)
         top.load_state_dict({k: v for k, v in loaded.head.items() if k not in top.tied}, strict=False)
-        heads.tie(top, encoder.embeddings.word.weight, loaded.head)
+        words = encoder.embeddings.word.weight
+        own = loaded.head if settings.tied else dict.fromkeys(top.tied, words.detach().clone()) | loaded.head
+        heads.tie(top, words, own)
         top.to(number)
     files, embedder, longest = sentence.read(folder)
+    if embedder is not None:
+        embedder.to(number)
     model = Model(
         encoder, top, tokenizer_of(folder, settings), labels=names, reading=reading or longest,
         embedder=embedder, carried=loaded.carried, report=loaded.report, files=files, pooling=pooling,
     )  # fmt: skip
     for parameter in model.parameters():
         parameter.requires_grad_(True)
+    if embedder is not None:  # as published, whatever is learnt beside it
+        embedder.requires_grad_(False)
     return model.to(place).eval()
 
 
 def with_dropout(settings: EncoderConfig, dropout: float | None, attention: float | None) -> EncoderConfig:
     """The config with other shares of dropout, where they are given."""
     asked = {"dropout": dropout, "head_dropout": dropout, "attention_dropout": attention}
+    if settings.facts.gated:
+        asked["ffn_dropout"] = dropout
     changes = {k: v for k, v in asked.items() if v is not None}
     if not all(config.number(v) and 0 <= v < 1 for v in changes.values()):
         raise ConfigError(f"dropout must be a number from 0 to below 1, not {changes}")
@@ -123,6 +136,8 @@ def known_head(kind: str | None) -> str | None:
 def new_outputs(head: type, labels: Sequence[str]) -> int:
     """How many numbers a new head gives: as many as it always does, else one a label."""
     if head.outputs is not None or head.pretrained:
+        if labels:
+            raise ConfigError(f"a head {head.kind!r} has no classes: leave labels out")
         return head.outputs or 0
     least = 1 if head.kind == "multilabel" else 2
     if len(labels) < least:
@@ -156,6 +171,8 @@ def own_labels(settings: EncoderConfig, kind: str, outputs: int, folder: Path) -
     if heads.HEADS[kind].outputs is not None or heads.HEADS[kind].pretrained:
         return ()
     names = settings.labels or tuple(f"LABEL_{i}" for i in range(outputs))
+    if len(set(names)) < len(names):  # of equal names one would hide the other in a table
+        names = tuple(f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names))
     if len(names) != outputs or (outputs < 2 and kind != "multilabel"):
         raise ConfigError(
             f"{folder}: config.json names {len(settings.labels)} classes (id2label), the head has {outputs} outputs",
@@ -167,17 +184,20 @@ def own_labels(settings: EncoderConfig, kind: str, outputs: int, folder: Path) -
 def own_reading(settings: EncoderConfig, folder: Path) -> tuple[dict[str, Any], str]:
     """How texts are cut and what the head reads, from our table in a config.json that we saved."""
     table = settings.raw.get(OURS, {})
+
+    def above_0(n: Any) -> bool:
+        return config.whole(n) and n > 0
+
     checks = {
-        "max_tokens": config.whole,
+        "max_tokens": above_0,
         "truncation": TRUNCATIONS.__contains__,
-        "stride": config.whole,
-        "max_windows": config.whole,
+        "stride": lambda n: n == 0 or above_0(n),
+        "max_windows": above_0,
         "pooling": lambda word: isinstance(word, str),
     }
     if not isinstance(table, dict) or not all(k in checks and checks[k](v) for k, v in table.items()):
         raise ConfigError(f"{folder / 'config.json'}: the table {OURS!r} was damaged: {table}")
-    published = settings.raw.get("classifier_pooling", "cls")  # ModernBERT's own word for it
-    return {k: v for k, v in table.items() if k != "pooling"}, table.get("pooling", published)
+    return {k: v for k, v in table.items() if k != "pooling"}, table.get("pooling", "")
 
 
 def tokenizer_of(folder: Path, settings: EncoderConfig) -> Tokenizer | None:

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import DataError, TokenizerError
-from .tokenize import Tokenizer, check_texts
+from .tokenize import Tokenizer
+
+# Special tokens of all families: one may hold another's as a word that no text has.
+SIGNS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<pad>", "<unk>", "<s>", "</s>", "<mask>")
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Sentence:
 
 def documents(text: str) -> list[list[str]]:
     """Lines to documents: blank lines stand between them; without any, every line is a document."""
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in text.strip().splitlines()]
     if "" not in lines:
         return [[line] for line in lines if line]
     out: list[list[str]] = [[]]
@@ -67,14 +70,12 @@ def tokenized(tokenizer: Tokenizer, texts: list[list[str]]) -> list[list[Sentenc
     """Documents of sentences as token ids; a sentence that yields no token is left out."""
     out = []
     for document in texts:
-        check_texts(document, None)
-        found = tokenizer.backend.encode_batch(document, add_special_tokens=False)
         sentences = []
-        for one in found:
-            before = [None, *one.word_ids[:-1]]
-            begins = [word is None or word != last for word, last in zip(one.word_ids, before)]
-            if one.ids:
-                sentences.append(Sentence(one.ids, begins))
+        for ids, words in tokenizer.with_words(document):
+            before = [None, *words[:-1]]
+            if ids:
+                begins = [word is None or word != last for word, last in zip(words, before)]
+                sentences.append(Sentence(ids, begins))
         if sentences:
             out.append(sentences)
     return out
@@ -97,8 +98,11 @@ def pieces(tokenizer: Tokenizer, texts: list[list[Sentence]], max_tokens: int) -
     return out
 
 
-def pairs(tokenizer: Tokenizer, texts: list[list[Sentence]], max_tokens: int, seed: int) -> Examples:
-    """Pairs of neighbouring runs of sentences; in half of them the second is from another document.
+def pairs(
+    tokenizer: Tokenizer, texts: list[list[Sentence]], max_tokens: int, seed: int, swap: bool = False
+) -> Examples:
+    """Pairs of neighbouring runs of sentences; in half of them the second is from another document, or with
+    `swap` the first (ALBERT's sentence order).
 
     A document of one sentence gives no pair. Raises DataError where there are not two documents, or
     none has two sentences.
@@ -122,7 +126,9 @@ def pairs(tokenizer: Tokenizer, texts: list[list[Sentence]], max_tokens: int, se
             middle = int(rng.integers(start + 1, stop))
             first, second = joined(document[start:middle]), joined(document[middle:stop])
             other = rng.random() < 0.5
-            if other:
+            if other and swap:
+                first, second = second, first
+            elif other:
                 second = elsewhere(texts, document, room, rng)
                 stop = middle  # what was not used comes next
             add(out, frame, *shortened(first, second, room))
@@ -176,7 +182,8 @@ def hiding(tokenizer: Tokenizer, share: float, whole_words: bool) -> Hiding:
     """Hiding for a tokenizer, which must have a mask token."""
     if tokenizer.mask_id is None:
         raise TokenizerError("this tokenizer has no mask token ([MASK] or <mask>), so no word can be hidden")
-    special = {tokenizer.backend.token_to_id(name) for name in tokenizer.special_names}
+    names = {*tokenizer.special_names, *SIGNS}
+    special = {tokenizer.backend.token_to_id(name) for name in names}
     every = np.array(sorted(set(tokenizer.backend.get_vocab().values()) - special), dtype=np.int64)
     return Hiding(tokenizer.mask_id, every, share, whole_words)
 

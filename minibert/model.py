@@ -25,7 +25,7 @@ from .encoder import Encoder
 from .errors import ConfigError, TokenizerError
 from .kinds import KINDS, words_of
 from .pooling import Embedding, known_pooling, pool_pieces
-from .tokenize import Encoded, Tokenizer
+from .tokenize import Encoded, Tokenizer, check_texts
 from .trace import Trace
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Model(nn.Module):
         self.reading["max_tokens"] = min(self.reading["max_tokens"], self.config.max_tokens)
         self.embedder, self.carried, self.report = embedder, carried or {}, report
         self.files = files or {}
+        self.came_with = (embedder,)  # what the files describe; in a tuple, as it is no part of its own
         self.pooling = pooling
 
     @property
@@ -101,21 +102,21 @@ class Model(nn.Module):
         last = (read if top.texts else {}) | {name: tensor.detach() for name, tensor in found.items()}
         return replace(trace, tensors={**trace.tensors, **last})
 
-    def tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None = None, **reading: Any) -> Encoded:
-        """Texts (and second texts) to ids, cut as `reading` says; errors name the text."""
+    def reads_text(self) -> Tokenizer:
+        """The tokenizer; TokenizerError where the model came without one."""
         if self.tokenizer is None:
             raise TokenizerError(
                 f"{self.name} was loaded from a folder without tokenizer files, so it takes only ids"
             )
-        return self.tokenizer.encode(as_list(texts), as_list(pairs), **{**self.reading, **reading})
+        return self.tokenizer
+
+    def tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None = None, **reading: Any) -> Encoded:
+        """Texts (and second texts) to ids, cut as `reading` says; errors name the text."""
+        return self.reads_text().encode(as_list(texts), as_list(pairs), **{**self.reading, **reading})
 
     def tokenize_words(self, texts: Sequence[Sequence[str]], rows: Sequence[int] | None = None) -> Encoded:
         """Lists of words to ids; a text longer than the model reads is split between words (see align.py)."""
-        if self.tokenizer is None:
-            raise TokenizerError(
-                f"{self.name} was loaded from a folder without tokenizer files, so it takes only ids"
-            )
-        return encode_words(self.tokenizer, texts, max_tokens=self.reading["max_tokens"], rows=rows)
+        return encode_words(self.reads_text(), texts, max_tokens=self.reading["max_tokens"], rows=rows)
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> PackedBatch:
         """Texts to one PackedBatch; long texts are cut (a window each in truncation "window")."""
@@ -150,13 +151,19 @@ class Model(nn.Module):
         owners = torch.tensor([order[r] for r in batch.layout.rows.tolist()]).to(found.device)
         return pool_pieces(found.to(self.head.out.weight.dtype), owners, len(places))
 
+    def needs_answers(self) -> None:
+        """ConfigError unless there is a head whose answers fit a table: a row a text, or a tag a word."""
+        if self.head is None:
+            raise ConfigError(f"{self.name} has no head: load it with head=..., or use embed")
+        if self.head.kind not in KINDS:
+            raise ConfigError(f"a head of kind {self.head.kind} has no answers that fit into a table")
+
     @torch.inference_mode()
     def answers(
         self, encoded: Encoded, *, tokens_at_once: int = TOKENS_AT_ONCE
     ) -> Iterator[tuple[list[int], Tensor]]:
         """(places, what the head predicts for them), from short texts to long; on the CPU."""
-        if self.head is None:
-            raise ConfigError(f"{self.name} has no head: load it with head=..., or use embed")
+        self.needs_answers()
         with evaluating(self), devices.memory_named():
             for places in by_tokens(encoded.lengths.tolist(), tokens_at_once):
                 yield places, self.head.predict(self.logits(encoded, places)).cpu().double()
@@ -176,10 +183,7 @@ class Model(nn.Module):
         """
         import pandas as pd
 
-        if self.head is None:
-            raise ConfigError(f"{self.name} has no head: load it with head=..., or use embed")
-        if self.head.kind not in KINDS:
-            raise ConfigError(f"a head of kind {self.head.kind} has no answers that fit into a table")
+        self.needs_answers()
         encoded = self.read(texts, pairs, rows=rows)
         found = self.answer_table(encoded)
         said = answers.columns(self.head.kind, found, self.labels, encoded.words, separator)
@@ -194,6 +198,9 @@ class Model(nn.Module):
     ) -> Encoded:
         """Texts as the head takes them: by their words, between spaces, where each word gets an answer."""
         if self.head is not None and self.head.kind in KINDS and KINDS[self.head.kind].words:
+            if pairs is not None:
+                raise ConfigError("a head that tags words reads single texts, not pairs")
+            check_texts(as_list(texts), rows)
             # a text without words is one unknown word, so that it has an answer too
             return self.tokenize_words([words_of(text) or [""] for text in as_list(texts)], rows=rows)
         return self.tokenize(texts, pairs, rows=rows)
@@ -228,6 +235,8 @@ class Model(nn.Module):
         the weights; where there are none, `pooling` ("mean" or "cls") must be named.
         """
         embedder = self.embedding(pooling, normalise)
+        if embedder.prompt:
+            texts = [embedder.prompt + text for text in as_list(texts)]
         encoded = self.tokenize(texts, pairs)
         out = np.zeros((len(encoded), embedder.width(self.config.hidden_width)), dtype=np.float32)
         with evaluating(self):
@@ -251,8 +260,8 @@ class Model(nn.Module):
             return own
         normalise = (own.normalise if own else False) if normalise is None else normalise
         if pooling is None:
-            return Embedding(own.pooling, normalise, own.dense, own.activation)
-        return Embedding(known_pooling(pooling), normalise)
+            return Embedding(own.pooling, normalise, own.dense, own.activation, own.prompt)
+        return Embedding(known_pooling(pooling), normalise, prompt=own.prompt if own else "")
 
     @property
     def name(self) -> str:
@@ -264,12 +273,12 @@ class Model(nn.Module):
         folder: Path | str,
         *,
         overwrite: bool = False,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         shard_bytes: int | None = None,
     ) -> Path:
         """Write config.json, weights and tokenizer in the Hugging Face layout, all or nothing (see saving.py).
 
-        dtype: of the file, such as torch.float16; None keeps the parameters' own. shard_bytes: several
+        dtype: of the file, such as "float16"; None keeps the parameters' own. shard_bytes: several
         files of at most so many bytes, and their index; None: one file.
         An existing folder is refused unless it is empty, or `overwrite` and a model is all it holds.
         """

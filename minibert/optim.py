@@ -35,7 +35,7 @@ def learning_rate(step: int, total: int, warmup: float, peak: float) -> float:
     A pure function, equal at every step to the linear schedule that the field uses
     (`get_linear_schedule_with_warmup`), so losses can be compared step by step.
     """
-    rising = math.ceil(warmup * total)
+    rising = min(math.ceil(warmup * total), total - 1)  # a single step learns, too
     if step < rising:
         return peak * step / rising
     return peak * max(0.0, (total - step) / max(1, total - rising))

@@ -93,7 +93,7 @@ class Embedding(nn.Module):
     Out: (B, width)
 
     pooling: a name in POOLING, or several, whose vectors stand side by side. dense: a linear layer
-    and an activation behind it. Nothing here is trained.
+    and an activation behind it. prompt: stands in front of every text. Nothing here is trained (see loading.py).
     """
 
     kind = "embedding"
@@ -104,10 +104,11 @@ class Embedding(nn.Module):
         normalise: bool,
         dense: nn.Linear | None = None,
         activation: Callable[[Tensor], Tensor] | None = None,
+        prompt: str = "",
     ):
         super().__init__()
         self.pooling = (pooling,) if isinstance(pooling, str) else tuple(pooling)
-        self.normalise, self.dense, self.activation = normalise, dense, activation
+        self.normalise, self.dense, self.activation, self.prompt = normalise, dense, activation, prompt
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         """(N, D) -> (B, width), of length 1 if normalised."""

@@ -11,6 +11,7 @@ Read first: masking.py.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -57,9 +58,13 @@ class Settings:
     def check(self) -> None:
         """ConfigError that lists what can't be."""
         shares = {"share": self.share, "validation": self.validation}
-        counts = {"epochs": self.epochs, "batch_size": self.batch_size, "max_tokens": self.max_tokens}
+        counts = {name: getattr(self, name) for name in ("epochs", "batch_size", "tokens_per_microbatch")}
         problems = [f"{k} = {v} must lie between 0 and 1" for k, v in shares.items() if not 0 < v < 1]
         problems += [f"{k} = {v} must be 1 or more" for k, v in counts.items() if v < 1]
+        if self.seed < 0:
+            problems.append(f"seed = {self.seed} must be 0 or more")
+        if not (0 <= self.warmup < 1 and 0 <= self.weight_decay < float("inf")):
+            problems.append(f"warmup = {self.warmup} and weight_decay = {self.weight_decay} are no shares")
         if not (0 < self.learning_rate < float("inf")):
             problems.append(f"learning_rate = {self.learning_rate} must be above 0")
         if problems:
@@ -80,15 +85,21 @@ def pretrain(
     check_place(Path(out), Path(out), overwrite)
     kind = "pretraining" if settings.next_sentence else "mlm"
     model = load(source, head=kind, device=place, seed=settings.seed)
-    if model.tokenizer is None:
-        raise ConfigError(f"{source} has no tokenizer files, so it can read no text")
+    model.reads_text()
     most = model.config.max_tokens
     if settings.max_tokens > most:
         raise ConfigError(f"max_tokens = {settings.max_tokens}, but {source} holds {most} positions")
-    learn, held = examples(model, Path(text), settings)
+    frame = model.tokenizer.double if settings.next_sentence else model.tokenizer.single
+    if settings.max_tokens < frame.size + 2:
+        raise ConfigError(
+            f"max_tokens = {settings.max_tokens} leaves no room beside {frame.size} special tokens"
+        )
+    learn, held, told = examples(model, Path(text), settings)
     how = masking.hiding(model.tokenizer, settings.share, settings.whole_words)
     if settings.freeze:
         model.encoder.requires_grad_(False)
+    else:  # the file's other heads no longer fit an encoder that learns
+        model.carried = {}
     plan = Plan(
         len(learn), settings.epochs, settings.batch_size, settings.learning_rate, settings.warmup,
         settings.weight_decay, 1.0, settings.seed, settings.seed, settings.tokens_per_microbatch,
@@ -96,12 +107,13 @@ def pretrain(
     before, history = evaluate(model, held, how, settings), []
     with system.Stop() as stop, Bar("pretraining", plan.steps, "steps") as bar:
         bar.line(
-            f"{len(learn):,} examples to learn from, {len(held):,} held out; {plan.steps:,} steps on {model.device}; "
-            f"before: {words_of(before)}"
+            f"{len(learn):,} examples to learn from, {len(held):,} held out ({told}); {plan.steps:,} steps on "
+            f"{model.device}; before: {words_of(before)}"
         )
         steps = train(model, Loss(model, learn, how, settings, plan), [len(x) for x in learn.ids], plan)
         done = watch(steps, history, lambda: evaluate(model, held, how, settings), bar, stop)
-    after = evaluate(model, held, how, settings)
+    last = next((x for x in reversed(history) if x["event"] == "evaluation" and x["step"] == done), None)
+    after = {name: last[name] for name in before} if last else evaluate(model, held, how, settings)
     model.encoder.requires_grad_(True)
     table = {
         "source": source,
@@ -146,8 +158,8 @@ def watch(
     return done
 
 
-def examples(model: Model, path: Path, settings: Settings) -> tuple[Examples, Examples]:
-    """(to learn from, held out): whole documents are held out, drawn by the seed."""
+def examples(model: Model, path: Path, settings: Settings) -> tuple[Examples, Examples, str]:
+    """(to learn from, held out, how many documents): whole documents are held out, drawn by the seed."""
     try:
         raw = path.read_bytes()
         texts = masking.documents(raw.decode("utf-8-sig"))
@@ -166,10 +178,13 @@ def examples(model: Model, path: Path, settings: Settings) -> tuple[Examples, Ex
     count = min(max(least, round(settings.validation * len(found))), len(found) - least)
     parts = [[found[i] for i in sorted(places)] for places in (order[count:], order[:count])]
     if settings.next_sentence:
-        made = [masking.pairs(model.tokenizer, part, settings.max_tokens, settings.seed) for part in parts]
+        swap = model.head.order.kind == "sop"
+        made = [
+            masking.pairs(model.tokenizer, part, settings.max_tokens, settings.seed, swap) for part in parts
+        ]
     else:
         made = [masking.pieces(model.tokenizer, part, settings.max_tokens) for part in parts]
-    return made[0], made[1]
+    return made[0], made[1], f"{len(found):,} documents"
 
 
 class Loss:
@@ -188,6 +203,7 @@ class Loss:
             return self.model.head.loss(logits, targets)
         return self.model.head.loss(logits, targets, self.per_text(key[1], epoch))
 
+    @functools.lru_cache(maxsize=1)  # noqa: B019  asked once a micro-batch, and as old as the run
     def per_text(self, step: int, epoch: int) -> float:
         """Hidden words a text over the whole step: how much a pair's loss counts, however it is split."""
         places = self.plan.places(step)

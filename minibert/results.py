@@ -150,8 +150,9 @@ def environment(task: TaskSpec, model: Model, started: str, minutes: float) -> d
     dropped = model.config.attention_dropout > 0
     number, autocast = device.precision(task.train.dtype, model.device)
     chosen = kernels.choose(
-        task.model.kernel, device=model.device.type, dtype=autocast or number, dropout=dropped, gradients=True
-    )
+        task.model.kernel, device=model.device.type, dtype=autocast or number, dropout=dropped, gradients=True,
+        window=any(model.config.windows), bias=model.config.relative_buckets > 0,
+    )  # fmt: skip
     source = model.report.source
     return {
         "minibert": __version__,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from . import checkpoint, sentence, system
+from . import checkpoint, device, sentence, system
 from .config import REMOVED
 from .errors import ConfigError
 from .families import ARCHITECTURES, PROBLEMS, reads
@@ -41,12 +41,10 @@ def save(
     dtype: torch.dtype | None = None,
     shard_bytes: int | None = None,
 ) -> Path:
-    """Write config.json, weights and tokenizer in the Hugging Face layout, all or nothing.
-
-    dtype: of the file, such as torch.float16; None keeps the parameters' own. shard_bytes: several
-    files of at most so many bytes, and their index; None: one file.
-    An existing folder is refused unless it is empty, or `overwrite` and a model is all it holds.
-    """
+    """Model.save."""
+    dtype = None if dtype is None else device.number(dtype)
+    if shard_bytes is not None and shard_bytes < 1:
+        raise ConfigError(f"shard_bytes = {shard_bytes} must be 1 or more")
     asked, folder = Path(folder), Path(folder).resolve()
     part, old = (folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.{w}" for w in ("part", "old"))
     try:
@@ -74,9 +72,11 @@ def write(model: Model, folder: Path, dtype: torch.dtype | None, shard_bytes: in
     stated = str(dtype or model.encoder.embeddings.word.weight.dtype).removeprefix("torch.")
     words |= {key: stated for key in ("dtype", "torch_dtype") if key in model.config.raw}
     files = model.files
-    if model.embedder is not None and "modules.json" not in files:
-        longest = model.reading["max_tokens"]
-        files = files | sentence.files_for(model.embedder, model.config.hidden_width, longest)
+    if model.embedder is not model.came_with[0]:  # not what the files describe
+        files = {name: raw for name, raw in files.items() if name not in sentence.FILES and "/" not in name}
+        if model.embedder is not None:
+            longest = model.reading["max_tokens"]
+            files |= sentence.files_for(model.embedder, model.config.hidden_width, longest)
     for name, raw in files.items() | (model.tokenizer.files.items() if model.tokenizer else set()):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(raw)
@@ -95,7 +95,7 @@ def write(model: Model, folder: Path, dtype: torch.dtype | None, shard_bytes: in
 
 
 def head_state(model: Model) -> dict[str, Tensor]:
-    """The head's tensors to save, without those that are the word table itmodel."""
+    """The head's tensors to save, without those that are the word table itself."""
     if model.head is None:
         return {}
     words, own = model.encoder.embeddings.word.weight, dict(model.head.named_parameters())
@@ -118,7 +118,7 @@ def saved_keys(model: Model, kind: str | None) -> dict[str, Any]:
         out["id2label"] = {str(i): c for i, c in enumerate(names)}
         out["label2id"] = {c: i for i, c in enumerate(names)}
         out["num_labels"] = REMOVED
-    if "classifier_pooling" in model.config.raw:
+    if model.config.facts.poolings and model.pooling in model.config.facts.poolings:
         out["classifier_pooling"] = model.pooling
     return out
 

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -41,16 +42,7 @@ def read(folder: Path) -> tuple[dict[str, bytes], Embedding | None, dict[str, in
     """
     if not (folder / "modules.json").is_file():
         return {}, None, {}
-    names, longest = [name for name in FILES if (folder / name).is_file()], {}
-    if "sentence_bert_config.json" in names:
-        settings = config.read_json(folder / "sentence_bert_config.json")
-        most = settings.get("max_seq_length")
-        longest = {"max_tokens": most} if config.whole(most) else {}
-        if settings.get("do_lower_case") is True:
-            raise ConfigError(
-                f"{folder / 'sentence_bert_config.json'}: do_lower_case is not supported",
-                "Lower-case the texts, and set it to false.",
-            )
+    names, longest = [name for name in FILES if (folder / name).is_file()], longest_text(folder)
     try:
         steps = [
             (str(m["type"]).rpartition(".")[2], str(m.get("path", "")))
@@ -59,12 +51,20 @@ def read(folder: Path) -> tuple[dict[str, bytes], Embedding | None, dict[str, in
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
         raise ConfigError(f"{folder / 'modules.json'} can't be read: {problem}") from None
     pooling, normalise, dense, activation = None, False, None, None
+    prompt, whole = default_prompt(folder), True
     for kind, path in steps:
+        if kind == "Transformer" and path:
+            raise ConfigError(
+                f"{folder}: the encoder stands in the folder {path!r}, as older models have it",
+                f"Move what is in {path!r} beside modules.json, and empty its path there.",
+            )
         if kind in ("Pooling", "Dense") and not re.fullmatch(r"\w+", path):  # never a folder elsewhere
             raise ConfigError(f"{folder / 'modules.json'}: {path!r} is no folder beside it")
         if kind == "Pooling":
             names.append(f"{path}/config.json")
-            pooling = pooling_modes(config.read_json(folder / names[-1]), folder / names[-1])
+            settings = config.read_json(folder / names[-1])
+            pooling = pooling_modes(settings, folder / names[-1])
+            whole = settings.get("include_prompt") is not False
         elif kind == "Dense" and pooling and dense is None and not normalise:
             names += [f"{path}/config.json", f"{path}/{safefile.SINGLE}"]
             dense, activation = dense_layer(folder / path)
@@ -75,8 +75,40 @@ def read(folder: Path) -> tuple[dict[str, bytes], Embedding | None, dict[str, in
                 f"{folder / 'modules.json'} asks for a step {kind} in a place where it is not supported",
                 "Supported: Transformer, Pooling, then perhaps Dense, then perhaps Normalize.",
             )
+    if prompt and not whole:
+        raise ConfigError(f"{folder}: a prompt that is left out of the pooling is not supported")
     files = {name: (folder / name).read_bytes() for name in names}
-    return files, Embedding(pooling, normalise, dense, activation) if pooling else None, longest
+    embedder = Embedding(pooling, normalise, dense, activation, prompt) if pooling else None
+    return files, embedder, longest
+
+
+def longest_text(folder: Path) -> dict[str, int]:
+    """{"max_tokens": n} as the files say: in sentence_bert_config.json, or today in tokenizer_config.json."""
+    settings, most = {}, None
+    if (folder / "sentence_bert_config.json").is_file():
+        settings = config.read_json(folder / "sentence_bert_config.json")
+        most = settings.get("max_seq_length")
+    if settings.get("do_lower_case") is True:
+        raise ConfigError(
+            f"{folder / 'sentence_bert_config.json'}: do_lower_case is not supported",
+            "Lower-case the texts, and set it to false.",
+        )
+    if most is None and (folder / "tokenizer_config.json").is_file():
+        most = config.read_json(folder / "tokenizer_config.json").get("model_max_length")
+    return {"max_tokens": most} if config.whole(most) and most > 0 else {}
+
+
+def default_prompt(folder: Path) -> str:
+    """What is put in front of every text, if config_sentence_transformers.json names a default prompt."""
+    path = folder / "config_sentence_transformers.json"
+    settings = config.read_json(path) if path.is_file() else {}
+    name, prompts = settings.get("default_prompt_name"), settings.get("prompts")
+    if not name:
+        return ""
+    prompt = prompts.get(name) if isinstance(prompts, dict) else None
+    if not isinstance(prompt, str):
+        raise ConfigError(f"{path}: default_prompt_name = {name!r} names none of its prompts")
+    return prompt
 
 
 def pooling_modes(settings: dict[str, Any], where: Path) -> tuple[str, ...]:
@@ -121,16 +153,35 @@ def dense_layer(folder: Path) -> tuple[nn.Linear, Any]:
 def files_for(embedder: Embedding, width: int, max_tokens: int) -> dict[str, bytes]:
     """The files that make a folder an embedding model, where it came without: modules, pooling, length."""
     steps = [("Transformer", ""), ("Pooling", "1_Pooling")]
-    steps += [("Normalize", "2_Normalize")] if embedder.normalise else []
+    steps += [("Dense", "2_Dense")] if embedder.dense is not None else []
+    steps += [("Normalize", f"{len(steps)}_Normalize")] if embedder.normalise else []
     modules = [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for i, (kind, path) in enumerate(steps)
     ]
     pooling = {"word_embedding_dimension": width}
-    pooling |= {old: word in embedder.pooling for old, word in OLDER.items()}
+    if len(embedder.pooling) == 1:  # in the older words, which every version reads
+        pooling |= {old: word in embedder.pooling for old, word in OLDER.items()}
+    else:  # whose order they can't say
+        pooling["pooling_mode"] = list(embedder.pooling)
     tables = {
         "modules.json": modules,
         "1_Pooling/config.json": pooling,
         "sentence_bert_config.json": {"max_seq_length": max_tokens, "do_lower_case": False},
     }
-    return {name: (json.dumps(table, indent=2) + "\n").encode() for name, table in tables.items()}
+    files = {}
+    if embedder.dense is not None:
+        dense = embedder.dense
+        word = next(
+            w for w, ours in BEHIND_DENSE.items() if (ours and ACTIVATIONS[ours]) == embedder.activation
+        )
+        where = "linear" if word == "Identity" else "activation"
+        tables["2_Dense/config.json"] = {
+            "in_features": dense.in_features,
+            "out_features": dense.out_features,
+            "bias": dense.bias is not None,
+            "activation_function": f"torch.nn.modules.{where}.{word}",
+        }
+        state = {f"linear.{name}": x.detach().cpu().contiguous() for name, x in dense.state_dict().items()}
+        files[f"2_Dense/{safefile.SINGLE}"] = safetensors.torch.save(state, {"format": "pt"})
+    return files | {name: (json.dumps(table, indent=2) + "\n").encode() for name, table in tables.items()}

@@ -375,6 +375,8 @@ def kind_problems(spec: TaskSpec) -> list[str]:
         out.append("[data] pair: a text whose words get tags stands alone, leave it out")
     if kind.words and d.empty == "keep":
         out.append("[data] empty = 'keep': a text without words has nothing to tag, choose 'drop'")
+    if kind.words and spec.model.pooling != "cls":
+        out.append("[model] pooling: every word is read by itself, leave it out")
     if kind.words and spec.model.truncation != "head":
         out.append("[model] truncation: a text whose words get tags is never cut, leave it out")
     return out

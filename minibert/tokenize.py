@@ -13,6 +13,7 @@ Read next: batch.py.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,9 +131,12 @@ class Tokenizer:
         self.single, self.double = frame(backend, False, where), frame(backend, True, where)
         added = backend.get_added_tokens_decoder().values()
         self.special_names = sorted(t.content for t in added if t.special)
-        self.mask = next((name for name in MASKS if backend.token_to_id(name) is not None), "")
+        # Of several: MPNet's vocabulary still holds BERT's [MASK], as a word like others.
+        masks = (*(n for n in MASKS if n in self.special_names), *MASKS)
+        self.mask = next((name for name in masks if backend.token_to_id(name) is not None), "")
         self.mask_id = backend.token_to_id(self.mask) if self.mask else None
-        self.unknown_id = backend.token_to_id(getattr(backend.model, "unk_token", None) or "<unk>")
+        names = (getattr(backend.model, "unk_token", None) or "", "<unk>", "[UNK]")
+        self.unknown_id = next((i for n in names if (i := backend.token_to_id(n)) is not None), None)
 
     @classmethod
     def from_folder(cls, folder: Path | str) -> Tokenizer:
@@ -278,31 +282,36 @@ class Tokenizer:
 
     def batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of some texts, without special tokens."""
-        try:
-            found = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        except BaseException as problem:  # a Rust panic is no Exception
-            if isinstance(problem, (KeyboardInterrupt, SystemExit)):
-                raise
-            raise TokenizerError(f"the tokenizer failed: {problem}") from None
-        return [e.ids for e in found]
+        with guarded("the tokenizer failed"):
+            return [e.ids for e in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids of one text without special tokens, and the characters (first, last + 1) of each."""
         check_texts([text], None)
-        try:
+        with guarded("the tokenizer failed"):
             found = self.backend.encode(text, add_special_tokens=False)
-        except BaseException as problem:  # a Rust panic is no Exception
-            if isinstance(problem, (KeyboardInterrupt, SystemExit)):
-                raise
-            raise TokenizerError(f"the tokenizer failed: {problem}") from None
         return found.ids, found.offsets
 
+    def with_words(self, texts: Sequence[str]) -> list[tuple[list[int], list[int | None]]]:
+        """Ids of each text without special tokens, and the number of the word that each belongs to."""
+        check_texts(texts, None)
+        with guarded("the tokenizer failed"):
+            found = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        return [(one.ids, one.word_ids) for one in found]
+
     def with_masks(self, text: str) -> list[int]:
-        """Ids of one text with its special tokens, the mask token in it read as such."""
+        """Ids of one text with its special tokens, the mask token in it read as such.
+
+        DataError for another special token in the text, which would be read as such, too.
+        """
         check_texts([text], None)
+        other = [name for name in self.special_names if name != self.mask and name in text]
+        if other:
+            raise DataError(f"the text holds {other[0]}, which the tokenizer would take for its own sign")
         self.backend.encode_special_tokens = False
         try:
-            return self.backend.encode(text).ids
+            with guarded("the tokenizer failed"):
+                return self.backend.encode(text).ids
         finally:
             self.backend.encode_special_tokens = True
 
@@ -390,15 +399,22 @@ def windows(ids: list[int], room: int, stride: int, most: int) -> list[tuple[lis
 
 def from_json(raw: bytes, path: Path) -> Backend:
     """Build from a tokenizer.json, with errors that name the file."""
-    try:
+    with guarded(f"{path} can't be read as a tokenizer"):
         return Backend.from_buffer(raw)
+
+
+@contextlib.contextmanager
+def guarded(what: str) -> Iterator[None]:
+    """Turn whatever the Rust side raises, a panic too, which is no Exception, into a TokenizerError."""
+    try:
+        yield
     except BaseException as problem:
-        if isinstance(problem, (KeyboardInterrupt, SystemExit)):
+        if isinstance(problem, (KeyboardInterrupt, SystemExit, TokenizerError)):
             raise
         fix = ""
         if "untagged enum" in str(problem):
             fix = f"It may need a newer tokenizers than {tokenizers.__version__}: pip install -U tokenizers"
-        raise TokenizerError(f"{path} can't be read as a tokenizer: {problem}", fix) from None
+        raise TokenizerError(f"{what}: {problem}", fix) from None
 
 
 def from_wordpieces(folder: Path, settings: dict) -> Backend:
@@ -452,12 +468,8 @@ def from_bytepairs(folder: Path, settings: dict) -> Backend:
     """RoBERTa's tokenizer from vocab.json and merges.txt."""
     from tokenizers import decoders, models, pre_tokenizers, processors
 
-    try:
+    with guarded(f"{folder}: vocab.json and merges.txt can't be read"):
         model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
-    except BaseException as problem:
-        if isinstance(problem, (KeyboardInterrupt, SystemExit)):
-            raise
-        raise TokenizerError(f"{folder}: vocab.json and merges.txt can't be read: {problem}") from None
     backend = Backend(model)
     space = bool(settings.get("add_prefix_space", False))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)

@@ -21,7 +21,7 @@ from torch import Tensor
 from . import catalogue, oracle, safefile
 from .batch import Layout, PackedBatch, pack
 from .checkpoint import plain_names, rows_for, theirs_of
-from .errors import EnvironmentProblem
+from .errors import ConfigError, EnvironmentProblem
 from .families import ARCHITECTURES, reads
 from .loading import load
 from .model import Model
@@ -88,6 +88,14 @@ class Ladder:
 def verify(source: str, kernel: str = "auto", device: str = "cpu") -> Ladder:
     """Compare every stage. Raises EnvironmentProblem where there is nothing to compare with."""
     model = load(source, kernel=kernel, device=device)
+    if (
+        model.head is not None
+        and model.head.texts
+        and model.pooling not in (model.config.facts.poolings or ("cls",))
+    ):
+        raise ConfigError(
+            f"the head of {source} reads {model.pooling!r}, which the reference can't: there is nothing to compare"
+        )
     folder = Path(model.report.source)
     stored = catalogue.package_folder("weights") / "reference" / f"{Path(source).name}.safetensors"
     if oracle.installed():
@@ -102,7 +110,7 @@ def verify(source: str, kernel: str = "auto", device: str = "cpu") -> Ladder:
         architecture = model.config.facts.stem + ARCHITECTURES[reads(kind)] if kind else ""
         theirs = oracle.reference(folder, ids, segments, model.config.pad_id, kind, architecture)
         return climb(source, "transformers " + version(), model, ids, segments, theirs)
-    if stored.is_file():
+    if stored.is_file() and source in catalogue.weights():
         ids, segments, theirs = read_reference(stored)
         stride = -(-model.config.hidden_width // theirs.stages["embeddings"].shape[-1])
         return climb(

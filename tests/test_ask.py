@@ -127,3 +127,28 @@ def test_no_answer_competes_only_where_it_may(tmp_path):
         x for x in ask.answer(model, ["a"], [TEXT], n_best=5000, none_allowed=True)[0] if not x.text
     ]
     assert (nothing.start, nothing.end) == (0, 0) and nothing.score != 0
+
+
+def test_a_lone_string_is_no_list_of_letters(tmp_path):
+    with pytest.raises(DataError, match="two answers"):
+        ask.choose(made(tmp_path / "a", "bert", "choice"), "it is", "abc")
+    with pytest.raises(ConfigError, match="not one string"):
+        ask.answer(made(tmp_path / "b", "bert", "span"), "who", "abc")
+    with pytest.raises(DataError, match="one text, not a list"):
+        ask.fill(made(tmp_path / "c", "bert", "mlm"), ["the [MASK]"])
+
+
+def test_other_signs_in_a_text_are_told(tmp_path):
+    with pytest.raises(DataError, match=r"holds \[SEP\]"):
+        ask.fill(made(tmp_path, "bert", "mlm"), "a [SEP] b [MASK]")
+
+
+def test_answers_too_long_to_be_read_are_told(tmp_path):
+    with pytest.raises(DataError, match="over max_tokens"):
+        ask.choose(made(tmp_path, "bert", "choice"), "it is", ["the cat", "the dog " * 60])
+
+
+@pytest.mark.parametrize("wrong", [{"n_best": 0}, {"longest": 0}, {"stride": -1}])
+def test_wishes_of_answer_are_checked(tmp_path, wrong):
+    with pytest.raises((ConfigError, DataError), match=next(iter(wrong))):
+        ask.answer(made(tmp_path, "bert", "span"), ["a"], [TEXT], **wrong)

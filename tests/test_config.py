@@ -266,3 +266,22 @@ def test_all_problems_are_told_at_once():
     for part in (*changes, "layer_norm_eps is missing", "no multiple of"):
         assert part in message
     assert len(message.splitlines()) == 1 + len(changes) + 1
+
+
+@pytest.mark.parametrize(
+    ("family", "key", "value"),
+    [
+        ("bert", "pruned_heads", {"0": [1]}),
+        ("bert", "quantization_config", {"bits": 4}),
+        ("albert", "net_structure_type", 1),
+        ("albert", "num_memory_blocks", 2),
+        ("modernbert", "classifier_pooling", "max"),
+    ],
+)
+def test_what_would_be_passed_over_is_refused(family, key, value):
+    assert key in refused({**RAW[family], key: value})
+
+
+@pytest.mark.parametrize("key", ["is_decoder", "position_embedding_type", "pruned_heads"])
+def test_null_is_no_wish(key):
+    assert toy_config(**{key: None}) == toy_config()

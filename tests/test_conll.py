@@ -142,3 +142,9 @@ def test_published_counts_of_real_corpora(file, column, sentences, words):
     counts = [[len(cell.split(" ")) for cell in table.frame[name]] for name in table.frame.columns]
     assert len(table.frame) == sentences and sum(len(c.split(" ")) for c in table.frame[column]) == words
     assert all(count == counts[0] for count in counts)
+
+
+def test_signs_between_documents_are_no_sentences_with_tabs_either(tmp_path):
+    path = tmp_path / "a.conll"
+    path.write_text("-DOCSTART-\tO\n\nthe\tO\ncat\tB-x\n", encoding="utf-8")
+    assert read_table(path).frame["1"].tolist() == ["the cat"]

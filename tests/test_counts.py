@@ -188,3 +188,15 @@ def test_shapes_that_cannot_be_are_errors():
         metrics.score("multilabel", np.zeros((2, 3)), np.zeros((2, 3)))
     with pytest.raises(ValueError, match="none of micro_f1"):
         metrics.value("accuracy", np.zeros((2, 3), bool), np.zeros((2, 3), bool), kind="multilabel")
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        (["I-"], [(0, 1, "")]),
+        (["B-x", "O", "I-"], [(0, 1, "x"), (2, 3, "")]),
+        (["B-", "I-", "O"], [(0, 2, "")]),
+    ],
+)
+def test_a_type_without_a_name_is_a_type(tags, expected):
+    assert spans(tags) == expected

@@ -100,3 +100,11 @@ def test_the_code_of_the_hour_runs(tmp_path):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "layers.5.ffn_normed" in done.stdout
+
+
+def test_the_heart_of_the_encoder_is_quoted_as_it_is():
+    quoted = re.findall(
+        r"^    (hidden = .*|return self\..*)$", (ROOT / "docs" / "hour.md").read_text("utf-8"), re.M
+    )
+    code = (ROOT / "minibert" / "encoder.py").read_text("utf-8")
+    assert len(quoted) == 2 and all(line in code for line in quoted)

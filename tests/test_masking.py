@@ -29,6 +29,7 @@ def test_documents_stand_between_blank_lines():
     assert masking.documents("a\nb\n") == [["a"], ["b"]]
     assert masking.documents("\n\n") == [] == masking.documents("")
     assert masking.documents("a\n \n\n\nb") == [["a"], ["b"]]
+    assert masking.documents("\na\nb\n\n") == [["a"], ["b"]], "blank lines at the ends stand between nothing"
 
 
 def test_pieces_hold_the_documents_and_never_two(tokenizer, texts):
@@ -142,3 +143,18 @@ def test_some_of_the_examples(tokenizer, texts):
         part.ids == [found.ids[2], found.ids[0]] and part.swapped.tolist() == found.swapped[[2, 0]].tolist()
     )
     assert isinstance(found.swapped, np.ndarray) and len(part) == 2
+
+
+def test_albert_asks_for_the_order_of_neighbours(tokenizer, texts):
+    """Swapped pairs hold the same words as pairs that follow, the other way round; none is from elsewhere."""
+    found = masking.pairs(tokenizer, texts * 40, 24, seed=3, swap=True)
+    text = [" ".join(tokenizer.tokens(i for s in d for i in s.ids)) for d in texts]
+    assert 0.35 < found.swapped.mean() < 0.65
+    for ids, segments, swapped in zip(found.ids, found.segments, found.swapped):
+        sides = [
+            " ".join(tokenizer.tokens(i for i, s in list(zip(ids, segments))[side == 0 :] if s == side))
+            for side in (0, 1)
+        ]
+        first, second = (side.removesuffix(" [SEP]").removeprefix("[CLS] ") for side in sides)
+        order = (second, first) if swapped else (first, second)
+        assert any(" ".join(order) in whole for whole in text)

@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import minibert
 from minibert import heads, saving, spec
@@ -503,3 +503,109 @@ def test_a_place_that_can_not_be_written(folder, tmp_path):
 
 def test_the_heads_of_the_registry_are_those_a_spec_may_name():
     assert set(spec.KINDS) <= set(heads.HEADS)
+
+
+# --- heads of every kind --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, "int8", "float17", torch.complex64])
+def test_a_file_is_saved_in_numbers_that_load(folder, tmp_path, dtype):
+    model = load(folder)
+    model.save(tmp_path / "out")
+    before = tree(tmp_path / "out")
+    with pytest.raises(ConfigError, match="is none of auto"):
+        model.save(tmp_path / "out", overwrite=True, dtype=dtype)
+    assert tree(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, "float16", "bfloat16"])
+def test_both_spellings_of_a_dtype_will_do(folder, tmp_path, dtype):
+    load(folder).save(tmp_path / "out", dtype=dtype)
+    assert load(tmp_path / "out", dtype=dtype).encoder.embeddings.word.weight.itemsize == 2
+
+
+WRONG_WISHES = [
+    ("regression", {"labels": ["a", "b"]}, "has no classes"),
+    ("mlm", {"labels": ["a"]}, "has no classes"),
+    ("own", {"labels": ["a", "b"]}, "labels are for a new head"),
+    ("tokens", {"labels": ["a", "b"], "pooling": "mean"}, "reads every token"),
+    ("tokens", {}, "needs labels"),
+    ("multilabel", {}, "needs labels=.*one or more"),
+    ("detection", {}, "has no head 'detection'"),
+]
+
+
+@pytest.mark.parametrize(("head", "options", "said"), WRONG_WISHES)
+def test_heads_that_can_not_be_put_on(tmp_path, head, options, said):
+    with pytest.raises(ConfigError, match=said):
+        load(write_model(tmp_path), head, **options)
+
+
+def test_a_head_without_a_table_says_so(tmp_path):
+    model = load(write_model(tmp_path), "mlm")
+    for ask in (lambda: model.predict(["the cat"]), lambda: next(model.answers(model.tokenize(["the cat"])))):
+        with pytest.raises(ConfigError, match="no answers that fit into a table"):
+            ask()
+
+
+def test_words_have_no_second_text(tmp_path):
+    model = load(write_model(tmp_path), "tokens", labels=["O", "B-X"])
+    with pytest.raises(ConfigError, match="single texts, not pairs"):
+        model.predict(["the cat"], ["a dog"])
+
+
+def test_an_untied_table_is_a_tensor_of_its_own(tmp_path):
+    """tie_word_embeddings false: a new head begins with the word table, learns apart, and is saved apart."""
+    folder = write_model(tmp_path / "in", config_keys={"tie_word_embeddings": False})
+    model = load(folder, "mlm")
+    words = model.encoder.embeddings.word.weight
+    assert model.head.out.weight is not words and torch.equal(model.head.out.weight, words)
+    with torch.no_grad():
+        model.head.out.weight.mul_(2)
+    again = load(model.save(tmp_path / "out"))
+    assert torch.equal(again.head.out.weight, 2 * again.encoder.embeddings.word.weight)
+
+
+def test_a_head_taken_off_leaves_a_model_that_saves(tmp_path):
+    folder = write_model(tmp_path / "in", mlm=False)
+    load(folder, "mlm").save(tmp_path / "a")
+    tensors = load_file(tmp_path / "a" / "model.safetensors")
+    tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"].clone()
+    save_file(tensors, tmp_path / "a" / "model.safetensors", metadata={"format": "pt"})
+    model = load(tmp_path / "a")
+    model.head = None
+    assert load(model.save(tmp_path / "b"), None).head is None
+
+
+def test_dropout_reaches_every_place_of_modernbert():
+    from minibert.loading import with_dropout
+
+    from .helpers import toy_config
+
+    found = with_dropout(toy_config("modernbert"), 0.0, 0.0)
+    assert (found.dropout, found.ffn_dropout, found.head_dropout, found.added_dropout) == (
+        0.0,
+        0.0,
+        0.0,
+        (0.0, 0.0),
+    )
+
+
+@pytest.mark.parametrize("shard_bytes", [0, -1])
+def test_files_of_no_bytes_are_refused(folder, tmp_path, shard_bytes):
+    with pytest.raises(ConfigError, match="shard_bytes"):
+        load(folder).save(tmp_path / "out", shard_bytes=shard_bytes)
+
+
+@pytest.mark.parametrize("text", [None, ["a", "b"], 3])
+def test_texts_of_words_must_be_texts(tmp_path, text):
+    model = load(write_model(tmp_path), "tokens", labels=["O", "B-X"])
+    with pytest.raises(DataError, match="row 1"):
+        model.predict(["the cat", text])
+
+
+def test_classes_of_one_name_keep_their_columns(tmp_path):
+    names = {"0": "x", "1": "y", "2": "x"}
+    model = load(write_model(tmp_path, head=3, config_keys={"id2label": names}))
+    assert model.labels == ("x (0)", "y", "x (2)")
+    assert len(model.predict(["the cat"]).columns) == 6

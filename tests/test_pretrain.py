@@ -100,7 +100,7 @@ def test_perplexity_by_hand(tmp_path, text):
     """exp of the mean loss of each hidden word, one example at a time."""
     model = minibert.load(write_model(tmp_path / "in"), "mlm", device="cpu")
     settings = Settings(max_tokens=24)
-    _, held = pretrain.examples(model, text, settings)
+    _, held, _ = pretrain.examples(model, text, settings)
     how = masking.hiding(model.tokenizer, 0.15, False)
     losses = []
     with torch.no_grad():
@@ -121,7 +121,7 @@ def test_perplexity_by_hand(tmp_path, text):
     ("raw", "message"),
     [
         (b"", "0 documents"),
-        (b"one document only\nof two lines\n\n", "1 documents"),
+        (b"one document only\n\n", "1 documents"),
         (b"\xff\xfe", "no UTF-8: byte 0"),
         (None, "can't be read"),
     ],
@@ -146,6 +146,9 @@ def test_texts_that_can_not_be_learnt_from(tmp_path, raw, message):
         {"batch_size": 0},
         {"learning_rate": float("nan")},
         {"validation": 1.0},
+        {"seed": -1},
+        {"warmup": 1.0},
+        {"tokens_per_microbatch": 0},
     ],
 )
 def test_settings_are_checked_first(tmp_path, wrong):
@@ -158,6 +161,23 @@ def test_more_tokens_than_positions(tmp_path, text):
         pretrain.pretrain(
             str(write_model(tmp_path / "in")), text, tmp_path / "out", Settings(max_tokens=54), place="cpu"
         )
+
+
+@pytest.mark.parametrize(("most", "pairs"), [(1, False), (2, False), (3, False), (4, True)])
+def test_no_room_for_a_word(tmp_path, text, most, pairs):
+    with pytest.raises(ConfigError, match="leaves no room beside"):
+        settings = Settings(max_tokens=most, next_sentence=pairs)
+        pretrain.pretrain(str(write_model(tmp_path / "in")), text, tmp_path / "out", settings, place="cpu")
+
+
+def test_heads_that_no_longer_fit_are_left_out(tmp_path, text):
+    """A pooler and a next-sentence head stay where the encoder stays, and go where it learns."""
+    source = minibert.load(write_model(tmp_path / "in"), "pretraining", device="cpu").save(tmp_path / "both")
+    for freeze in (False, True):
+        settings = Settings(max_tokens=24, freeze=freeze)
+        pretrain.pretrain(str(source), text, tmp_path / "out", settings, place="cpu", overwrite=True)
+        carried = minibert.load(tmp_path / "out", device="cpu").report.carried
+        assert ("cls.seq_relationship.weight" in carried) == freeze
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path, text):

@@ -118,3 +118,20 @@ def test_what_we_would_do_otherwise_is_refused(tmp_path, fault):
     with pytest.raises(ConfigError) as caught:
         sentence.read(write(tmp_path, modules, pooling))
     assert message in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_an_encoder_in_a_folder_of_its_own_is_told(tmp_path):
+    modules = steps("Transformer", "Pooling", Transformer="0_Transformer")
+    with pytest.raises(ConfigError, match="stands in the folder '0_Transformer'"):
+        sentence.read(write(tmp_path, modules, OLD))
+
+
+def test_prompts_that_make_no_sense(tmp_path):
+    write(tmp_path, steps("Pooling"), {**OLD, "include_prompt": False})
+    table = {"default_prompt_name": "q", "prompts": {"q": "x: "}}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(table))
+    with pytest.raises(ConfigError, match="left out of the pooling"):
+        sentence.read(tmp_path)
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({**table, "prompts": {}}))
+    with pytest.raises(ConfigError, match="names none of its prompts"):
+        sentence.read(tmp_path)

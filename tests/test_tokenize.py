@@ -443,3 +443,22 @@ def test_a_vocabulary_larger_than_the_table_is_refused(bert):
     bert.check_fits(len(VOCAB))
     with pytest.raises(TokenizerError, match=f"has 80 word rows.*'{VOCAB[80]}' = 80"):
         bert.check_fits(80, "the model")
+
+
+def test_of_two_masks_the_special_one_is_meant(tmp_path):
+    """MPNet's vocabulary holds BERT's [MASK] as a word; its own mask is <mask>."""
+    from tokenizers import BertWordPieceTokenizer
+
+    from .helpers import VOCAB
+
+    vocab = {word: i for i, word in enumerate([*VOCAB, "<mask>"])}
+    backend = BertWordPieceTokenizer(vocab)._tokenizer
+    plain = backend.__class__.from_str(backend.to_str())
+    table = json.loads(plain.to_str())
+    table["added_tokens"] = [t for t in table["added_tokens"] if t["content"] != "[MASK]"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(table), encoding="utf-8")
+    found = Tokenizer.from_folder(tmp_path)
+    assert found.mask == "[MASK]", "no special one: the word will do"
+    found.backend.add_special_tokens(["<mask>"])
+    again = Tokenizer(found.backend)
+    assert again.mask == "<mask>" and again.mask_id == vocab["<mask>"]

@@ -161,3 +161,7 @@ def test_the_rate_rises_then_falls(total, warmup):
     assert max(rates) <= 2.0 and min(rates) >= 0.0
     if rising < total:
         assert rates[rising] == 2.0
+
+
+def test_a_single_step_learns():
+    assert optim.learning_rate(0, 1, 0.1, 2.0) == 2.0

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from minibert import catalogue, oracle, verify
-from minibert.errors import EnvironmentProblem
+from minibert.errors import ConfigError, EnvironmentProblem
 from minibert.loading import load
 
 from .helpers import write_model
@@ -98,3 +98,9 @@ def test_a_fine_tuned_model_is_verified_with_its_head(weights, tmp_path):  # noq
 
 def test_the_catalogue_finds_the_reference():
     assert (catalogue.package_folder("weights") / "reference" / STORED.name).is_file()
+
+
+def test_a_pooling_that_the_reference_lacks_is_told(weights, tmp_path):  # noqa: F811
+    load(weights, "classification", labels=["a", "b"], pooling="mean").save(tmp_path / "out")
+    with pytest.raises(ConfigError, match="nothing to compare"):
+        verify.verify(str(tmp_path / "out"))

@@ -78,7 +78,7 @@ def words(
         if line.startswith("#") and (treebank or (tabs and "\t" not in line)):
             continue  # elsewhere a word may begin so
         fields = [field.strip().replace(" ", SPACE) for field in line.split("\t")] if tabs else line.split()
-        if not tabs and fields[0] == DOCUMENT:
+        if not treebank and fields[0] == DOCUMENT:
             left_out[f"lines {DOCUMENT}"] += 1
             continue
         width = width or len(fields)

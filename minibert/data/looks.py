@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..counts import spans
 from ..kinds import KINDS, each_label, has_entities
 from .findings import Findings, Grid
 from .parts import Part, count_of, folded, stray_tags, text_keys
@@ -108,7 +109,7 @@ def look_at_torn(found: Findings, parts: list[Part], kind: str) -> None:
     given = defaultdict(set)
     for part in parts:
         for key, label in zip(text_keys(part), part.targets):
-            given[key].add(label)
+            given[key].add(tuple(sorted(label)) if KINDS[kind].none else label)  # a set, in any order
     torn = [(key, sorted(said)) for key, said in given.items() if len(said) > 1]
     if torn:
         (text, _), said = torn[0]
@@ -132,9 +133,8 @@ def look_at_tags(found: Findings, parts: list[Part], kind: str) -> None:
     entities = has_entities(each_label(kind, parts[0].targets))
     rows = []
     for part in parts:
-        begun = sum(tag.startswith("B-") for tags in part.targets for tag in tags)
-        stray = stray_tags(part.targets)
-        rows.append((part.name, len(part), sum(map(len, part.targets)), begun + stray))
+        stray, marked = stray_tags(part.targets), sum(len(spans(tags)) for tags in part.targets)
+        rows.append((part.name, len(part), sum(map(len, part.targets)), marked))
         if stray:
             found.add("tags", "warning", f"{part.name}: {stray:,} tags I-... follow no tag of their type; each "
                       "is taken to begin an entity.")  # fmt: skip
@@ -142,6 +142,10 @@ def look_at_tags(found: Findings, parts: list[Part], kind: str) -> None:
         if longest > LONG_SENTENCE:
             found.add("tags", "warning", f"{part.name}: a text has {longest:,} words: is a blank line missing "
                       "between sentences?")  # fmt: skip
+    bare = {"B", "I"} & set(each_label(kind, parts[0].targets))
+    if bare and not entities:
+        found.add("tags", "warning", "Tags B and I without a type are read as words' own tags; as B-x and I-x, "
+                  "whatever x, they would be scored as entities.")  # fmt: skip
     columns = ("part", "texts", "words", "entities")[: 4 if entities else 3]
     found.tables.append(Grid("Words", columns, [row[: len(columns)] for row in rows]))
 

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..counts import spans
 from ..errors import DataError, nearest
-from ..kinds import KINDS, Kind, each_label, words_of
+from ..kinds import KINDS, OTHERS, Kind, each_label, has_entities, words_of
 from ..spec import TaskSpec
 from .separated import excerpt
 from .tables import Table
@@ -233,6 +234,13 @@ def to_tags(
             f"tags in {spec.data.label} ({count_of(len(bad))} in all): {excerpt(texts[bad[0]])}.",
             "Words and tags are what stands between spaces, one tag for each word.",
         )
+    every = {tag for tags in found for tag in tags}
+    other = sorted(tag for tag in every if tag.startswith(OTHERS))
+    if other and has_entities(every):
+        raise DataError(
+            f"{table.path}: {spec.data.label} has tags such as {', '.join(other[:3])}: BIOES or BILOU, not IOB2",
+            "Write B- at the first word of an entity and I- at the others; S- and U- become B-, E- and L- become I-.",
+        )
     odd = stray_tags(found)
     if odd:
         notes.append(f"{Path(table.path).name}: {odd:,} tags I-... follow no tag of their type; each begins an "
@@ -241,12 +249,8 @@ def to_tags(
 
 
 def stray_tags(found: Iterable[tuple[str, ...]]) -> int:
-    """Tags that IOB2 does not allow: I-X after anything but B-X and I-X."""
-    return sum(
-        tag.startswith("I-") and before[2:] != tag[2:]
-        for tags in found
-        for before, tag in zip(("", *tags), tags)
-    )
+    """Tags that IOB2 does not allow: entities that begin with I-."""
+    return sum(tags[first].startswith("I-") for tags in found for first, _, _ in spans(tags))
 
 
 def named(label: str, row: int, spec: TaskSpec, table: Table) -> str:

@@ -403,7 +403,7 @@ def settings(table: Table, text: Column, pair: Column | None, n: int, kind: str)
     return [
         ("model", "weights", "all-MiniLM-L6-v2", "22 million parameters: minutes on two cores"),
         ("model", "max_tokens", tokens, f"{share}; minibert check counts them"),
-        ("model", "pooling", "cls", ""),
+        *([] if KINDS[kind].words else [("model", "pooling", "cls", "")]),
         ("train", "epochs", epochs, ""),
         ("train", "learning_rate", rate, ""),
         ("train", "batch_size", batch, ""),

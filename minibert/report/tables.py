@@ -60,7 +60,8 @@ def confusion(run: Run) -> Confusion | None:
             if n and labels[j] != labels[i]
         ]
     mistakes.sort(key=lambda one: (-one[2], -one[3]))
-    tested = max((score.get("n", 0) for score in run.metrics.get("test", {}).values()), default=0)
+    words = (run.data.get("parts") or {}).get("test", {}).get("words")  # of tags: the matrix counts words
+    tested = words or max((score.get("n", 0) for score in run.metrics.get("test", {}).values()), default=0)
     known = sum(total for _, total, _ in rows)
     return Confusion([labels[i] for i in order], rows, mistakes[:8], max(0, tested - known))
 

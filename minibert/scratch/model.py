@@ -57,7 +57,9 @@ def load(folder: Path, head: str = "", outputs: int = 0, seed: int = 0, dtype: t
     tensor that is missing or misshapen.
     """
     config, path = configs.read(Path(folder, "config.json")), Path(folder, "model.safetensors")
-    known = config.family == "bert" and config.activation == "gelu" and head in ("", *HEADS)
+    raw, known = config.raw, config.family == "bert" and config.activation == "gelu" and head in ("", *HEADS)
+    known &= config.tied and raw.get("minibert", {}).get("pooling", "cls") == "cls"  # what else a head may be
+    known &= "multi" not in str(raw.get("problem_type"))
     if not known or (outputs and head in ("", "mlm")):
         wish = f"{config.family} with {config.activation} and head {head!r}"
         raise ConfigError(f"the twin has no {wish}", f"It has bert with gelu, head {', '.join(HEADS)} or ''.")

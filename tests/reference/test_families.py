@@ -259,3 +259,51 @@ def test_a_spoilt_file_fails_with_the_tensors_name(folders, tmp_path, family, he
         with pytest.raises(WeightsError) as caught:
             minibert.load(tmp_path, device="cpu")
         assert shown.removeprefix(model.report.prefix) in str(caught.value)
+
+
+@pytest.mark.parametrize(("family", "head"), [p for p in tiny.PAIRS if p[1] in ("mlm", "pretraining")])
+def test_untied_both_ways(tmp_path, family, head):
+    """tie_word_embeddings false: the decoder and its own bias are what counts, theirs to ours and back."""
+    made = tiny.make(family, head)
+    made.config.tie_word_embeddings = False
+    apart = type(made)(made.config)
+    with torch.no_grad():
+        for parameter in apart.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    apart.eval().save_pretrained(tmp_path / "theirs")
+    model = minibert.load(tmp_path / "theirs", device="cpu")
+    assert model.head.kind == head and not model.report.new
+    ids, segments = tiny.batch(apart.config)
+    with torch.no_grad():
+        right = tiny.logits_of(tiny.answers(apart, head, ids, segments), head, ids)
+        found = model(pack(ids, segments))
+    for a, b in zip(pair(found), pair(right), strict=True):
+        assert (a - b).abs().max() <= HIDDEN[torch.float32]
+    model.save(tmp_path / "ours")
+    a, b = (load_file(tmp_path / x / "model.safetensors") for x in ("theirs", "ours"))
+    assert a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
+    bare = tiny.make(family, "")
+    bare.config.tie_word_embeddings = False
+    bare.save_pretrained(tmp_path / "bare")
+    fresh = minibert.load(tmp_path / "bare", head, device="cpu")
+    fresh.save(tmp_path / "new")
+    again, told = theirs_again(family, head, tmp_path / "new")
+    assert told == QUIET
+    with torch.no_grad():
+        right = tiny.logits_of(tiny.answers(again, head, ids, segments), head, ids)
+        for a, b in zip(pair(fresh(pack(ids, segments))), pair(right), strict=True):
+            assert (a - b).abs().max() <= HIDDEN[torch.float32]
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_modernberts_pooling_is_theirs_too(folders, tmp_path, pooling):
+    model = minibert.load(
+        folders("modernbert", ""), "classification", labels=["a", "b"], pooling=pooling, device="cpu"
+    )
+    model.save(tmp_path / "out")
+    theirs, told = theirs_again("modernbert", "classification", tmp_path / "out")
+    assert told == QUIET and theirs.config.classifier_pooling == pooling
+    ids, segments = tiny.batch(theirs.config)
+    with torch.no_grad():
+        gap = model(pack(ids, segments)) - tiny.answers(theirs, "classification", ids, segments).logits
+    assert gap.abs().max() <= HIDDEN[torch.float32]

@@ -117,3 +117,45 @@ def test_a_regression_on_pairs_is_a_cross_encoder(tmp_path):
     theirs = st.CrossEncoder(str(tmp_path / "ours"), device="cpu", activation_fn=torch.nn.Identity())
     ours = model.predict([a for a, _ in pairs], [b for _, b in pairs])["value"].to_numpy()
     assert np.abs(theirs.predict(pairs) - ours).max() <= 1e-4
+
+
+@pytest.mark.parametrize("most", [9, 20])
+def test_the_longest_text_of_folders_as_they_write_them_today(tmp_path, most):
+    theirs = modules(write_model(tmp_path / "in"), ("mean",))
+    theirs.max_seq_length = most
+    theirs.save(str(tmp_path / "theirs"))
+    long = ["the cat sat on a mat. " * 4]
+    model = minibert.load(tmp_path / "theirs", device="cpu")
+    assert model.reading["max_tokens"] == most
+    assert gap(model.embed(long), theirs.encode(long)) <= CLOSE
+
+
+def test_a_default_prompt_stands_in_front_of_every_text(tmp_path):
+    theirs = modules(write_model(tmp_path / "in"), ("mean",))
+    theirs.prompts, theirs.default_prompt_name = {"query": "the dog: "}, "query"
+    theirs.save(str(tmp_path / "theirs"))
+    model = minibert.load(tmp_path / "theirs", device="cpu")
+    assert gap(model.embed(TEXTS), theirs.encode(TEXTS)) <= CLOSE
+    assert gap(model.embed(TEXTS), theirs.encode(TEXTS, prompt="")) > 0.01
+
+
+@pytest.mark.parametrize("dense", ["Tanh", "Identity"])
+def test_another_way_to_embed_is_saved(tmp_path, dense):
+    """Set by hand on a model that came with another: the files are written anew, dense layer and all."""
+    first = modules(write_model(tmp_path / "in"), ("mean",), normalise=True)
+    first.save(str(tmp_path / "theirs"))
+    model = minibert.load(tmp_path / "theirs", device="cpu")
+    layer = torch.nn.Linear(48, 9)
+    model.embedder = pooling.Embedding(("max", "cls"), True, layer, torch.tanh if dense == "Tanh" else None)
+    model.save(tmp_path / "ours")
+    again = st.SentenceTransformer(str(tmp_path / "ours"), device="cpu")
+    assert gap(again.encode(TEXTS), model.embed(TEXTS)) <= CLOSE
+    assert gap(minibert.load(tmp_path / "ours", device="cpu").embed(TEXTS), model.embed(TEXTS)) <= CLOSE
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_a_dense_layer_in_other_numbers(tmp_path, dtype):
+    theirs = modules(write_model(tmp_path / "in"), ("mean",), "Tanh", normalise=True)
+    theirs.save(str(tmp_path / "theirs"))
+    found = minibert.load(tmp_path / "theirs", device="cpu", dtype=dtype).embed(TEXTS)
+    assert gap(found, theirs.encode(TEXTS)) <= (CLOSE if dtype == "float64" else 0.05)
