@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,17 @@ def fsync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def cache() -> Path:
+    """Our cache: MINIBERT_CACHE, else the platform's folder for what can be fetched again."""
+    if named := os.environ.get("MINIBERT_CACHE"):
+        return Path(named).expanduser()
+    base = {
+        "win32": os.environ.get("LOCALAPPDATA") or "~/AppData/Local",
+        "darwin": "~/Library/Caches",
+    }.get(sys.platform) or (os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return Path(os.path.expanduser(base)) / "minibert"
 
 
 def default_mode() -> int:

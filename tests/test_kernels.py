@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shlex
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,12 +15,13 @@ from torch.nn import functional as F
 from minibert import kernels
 from minibert.batch import pack
 from minibert.errors import ConfigError
-from minibert.kernels import Dropout, gate
+from minibert.kernels import Dropout, counter, gate, native
 from minibert.kernels.reference import reference
 
 from .helpers import toy_batch
 
-NAMES = ("reference", "sdpa", "padded")
+NAMES = ("reference", "sdpa", "padded", "tiled", pytest.param("native", marks=pytest.mark.slow))
+ADDS = ("reference", "sdpa", "padded")  # that take windows and a bias by distance
 PACKS = {
     "ragged": (5, 11, 2),
     "one token": (1,),
@@ -32,6 +37,27 @@ def registry(monkeypatch):
     """A registry that forgets what the test registers."""
     monkeypatch.setattr(kernels, "KERNELS", dict(kernels.KERNELS))
     monkeypatch.setattr(kernels, "choose_cached", {})
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """A cache folder of the tests' own, for what is compiled."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(autouse=True)
+def compiler(request, monkeypatch):
+    """Let a test of the kernel native compile it, once for all of them; no other one may."""
+    if "native" in getattr(request.node, "callspec", request.node).__dict__.get("params", {}).values():
+        switch_on(monkeypatch, request.getfixturevalue("compiled"))
+
+
+def switch_on(monkeypatch, folder):
+    monkeypatch.delenv("MINIBERT_NATIVE")
+    monkeypatch.setenv("MINIBERT_CACHE", str(folder))
+    monkeypatch.setattr(kernels, "choose_cached", {})
+    if not native.find_compiler():
+        pytest.skip("no C++ compiler here")
 
 
 def by_hand(q, k, v, layout, scale):
@@ -61,16 +87,19 @@ def test_the_reference_is_the_definition(lengths):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_kernel_passes_the_gate(name, lengths, dtype, monkeypatch):
     monkeypatch.setattr(gate, "LENGTHS", lengths)
+    if dtype not in kernels.KERNELS[name].dtypes:
+        pytest.skip(f"{name} has no {dtype}, and says so")
     found = kernels.check(name, dtype)
     assert found.passed, found
     four = ("output", "dq", "dk", "dv")
-    wishes = {f"{wish}{word}" for wish in ("", "window ", "bias ") for word in four}
-    assert set(found.errors) == {*wishes, "bias dbias"}
+    wishes = ("", "window ", "bias ") if name in ADDS else ("", "dropout ")
+    bias = {"bias dbias"} if name in ADDS else set()
+    assert set(found.errors) == {f"{wish}{word}" for wish in wishes for word in four} | bias
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[:-1])
 def test_every_kernel_passes_the_gate_on_the_card(name, dtype):
     found = kernels.check(name, dtype, device="cuda")
     assert found.passed, found
@@ -223,7 +252,7 @@ def test_dropout_drops_the_stated_share_and_keeps_the_mean(name):
     assert abs(float(kept.var()) / (n * p * (1 - p)) - 1) < 0.2, "each look is dropped on its own"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ADDS)
 def test_dropout_follows_torchs_generator(name):
     q, k, v = torch.randn(3, 18, 4, 6)
     layout = toy_batch().layout
@@ -241,18 +270,24 @@ def test_dropout_follows_torchs_generator(name):
 
 def test_auto_takes_the_first_of_the_written_order(registry):
     assert kernels.ORDER == ("sdpa", "padded", "reference")
+    assert ("native", "tiled", *kernels.ORDER) == kernels.DROPPING
+    assert kernels.choose("auto", dropout=True).name == "tiled", "tests compile nothing"
+    assert kernels.choose("auto", dropout=True, window=True).name == "sdpa"
+    assert kernels.choose("auto", dropout=True, device="cuda").name == "sdpa", "torch has a fused one there"
     able = list(kernels.ORDER)
     while able:
         assert kernels.choose("auto").name == able[0]
         del kernels.KERNELS[able.pop(0)]
         kernels.choose_cached.clear()
+    kernels.KERNELS.clear()
     with pytest.raises(ConfigError, match="No registered kernel can do this"):
         kernels.choose("auto")
 
 
 def test_auto_passes_over_what_can_not(registry):
     options = {"devices": ("cpu",), "dtypes": kernels.FLOATS, "dropout": "", "gradients": True}
-    kernels.register("sdpa", **options)(reference)
+    for name in ("sdpa", "tiled"):
+        kernels.register(name, **options)(reference)
     assert kernels.choose("auto").name == "sdpa"
     assert kernels.choose("auto", dropout=True).name == "padded"
 
@@ -306,7 +341,7 @@ def test_the_gate_finds_a_kernel_that_passes_a_wish_over(registry, wish):
     assert not gate.passed and gate.ratios["output"] <= 2 < gate.ratios[f"{wish} output"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ADDS)
 def test_windows_and_a_bias_by_hand(name):
     """One head, values that are the tokens' own numbers: what is out of reach counts nothing."""
     layout = pack([[0] * 5]).layout
@@ -318,6 +353,244 @@ def test_windows_and_a_bias_by_hand(name):
     bias[0, 4 + 1] = 0.0  # only the next one
     ahead = kernels.attend(name, q, q, v, layout, scale=1.0, bias=bias)
     assert ahead[:4, 0, 0].tolist() == pytest.approx([1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("wish", ["unknown", "wrong rows"])
+def test_the_gate_finds_a_kernel_that_drops_something_else(registry, wish):
+    @kernels.register("own", devices=("cpu",), dtypes=kernels.FLOATS, dropout="counter", gradients=True)
+    def own(q, k, v, layout, *, scale, dropout=None):
+        if wish == "wrong rows":
+            layout = dataclasses.replace(layout, rows=layout.rows + 1)
+        kept = counter.masks(layout, q.shape[1], dropout) if dropout and wish == "wrong rows" else None
+        return reference(q, k, v, layout, scale=scale, dropout=dropout, kept=kept)
+
+    found = kernels.check("own")
+    assert not found.passed and found.ratios["output"] <= 2 < found.ratios["dropout output"]
+
+
+# --- dropout by counter ---------------------------------------------------------------------------
+
+COUNTERS = [x for x in NAMES if x not in ADDS]
+DROP = Dropout(0.3, (5, 6, 7))
+
+
+@pytest.mark.parametrize("name", COUNTERS)
+def test_gradients_with_dropout_are_those_of_finite_differences(name):
+    layout = pack([[0] * n for n in (5, 1, 4)], rows=(9, 2, 4)).layout
+    inputs = [torch.randn(10, 2, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+
+    def function(q, k, v):
+        return kernels.attend(name, q, k, v, layout, scale=0.6, dropout=DROP)
+
+    assert torch.autograd.gradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("name", COUNTERS)
+def test_a_text_loses_the_same_looks_in_any_pack(name):
+    """Alone, with others, in another order, with a filler: output and gradients by its row number only."""
+    lengths = {3: 5, 11: 150, 4: 2, 8: 150, 20: 60}
+    parts = {row: torch.randn(4, n, 2, 8, dtype=torch.float64) for row, n in lengths.items()}
+
+    def found(rows, fill=0):
+        total = sum(lengths[r] for r in rows)
+        layout = pack([[0] * lengths[r] for r in rows], rows=rows, fill_to=total + fill).layout
+        numbers = torch.cat([*(parts[r] for r in rows), torch.ones(4, fill, 2, 8, dtype=torch.float64)], 1)
+        q, k, v, grad = numbers
+        q, k, v = (x.requires_grad_() for x in (q, k, v))
+        out = kernels.attend(name, q, k, v, layout, scale=0.3, dropout=DROP)
+        every = (out, *torch.autograd.grad(out, (q, k, v), grad))
+        return dict(zip(rows, zip(*(x.detach().split(layout.lengths) for x in every))))
+
+    together, shuffled = found([3, 11, 4, 8, 20]), found([20, 8, 4, 3, 11], fill=7)
+    for row in lengths:
+        for alone, one, other in zip(found([row])[row], together[row], shuffled[row]):
+            assert (alone - one).abs().max() < 1e-13 and (alone - other).abs().max() < 1e-13
+
+
+@pytest.mark.parametrize("name", COUNTERS)
+@pytest.mark.parametrize("lengths", [(48, 49, 128, 129, 300), (200,)], ids=str)
+def test_the_mask_is_the_counters_where_texts_are_longer_than_a_block(name, lengths, monkeypatch):
+    monkeypatch.setattr(gate, "LENGTHS", lengths)
+    found = kernels.check(name)
+    assert found.passed, found
+
+
+@pytest.mark.parametrize("name", COUNTERS)
+def test_any_strides_and_any_width(name):
+    """q, k, v as slices of one tensor, and gradients that are expanded or turned."""
+    layout = pack([[0] * n for n in (7, 30)]).layout
+    for width in (1, 5, 16, 33, 100):
+        whole = torch.randn(37, 3, 2, width, dtype=torch.float64)
+        q, k, v = (x.requires_grad_() for x in whole.unbind(1))
+        ours = kernels.attend(name, q, k, v, layout, scale=0.2)
+        right = reference(q, k, v, layout, scale=0.2)
+        assert (ours - right).abs().max() < 1e-13
+        for grad in (
+            torch.ones(()).double().expand(37, 2, width),
+            torch.randn(width, 2, 37).double().mT.mT.permute(2, 1, 0),
+        ):
+            for one, other in zip(
+                *(torch.autograd.grad(x, (q, k, v), grad, retain_graph=True) for x in (ours, right))
+            ):
+                assert (one - other).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("name", COUNTERS)
+def test_what_is_not_finite_stays_visible(name):
+    layout = pack([[0] * 5, [0] * 5]).layout
+    q, k, v = torch.randn(3, 10, 2, 4)
+    q[2, 0, 0], k[7, 1, 1] = torch.nan, torch.inf
+    ours, right = (kernels.attend(n, q, k, v, layout, scale=0.5) for n in (name, "reference"))
+    assert torch.equal(ours.isfinite(), right.isfinite()) and not ours.isfinite().all()
+
+
+@pytest.mark.parametrize("name", COUNTERS)
+def test_what_is_kept_for_the_backward_pass_grows_with_n_alone(name):
+    """The textbook keeps (n, n) a head several times; here q, k, v, the output, and a number or two a query."""
+
+    def kept(kernel, n):
+        q, k, v = (torch.randn(n, 12, 64, requires_grad=True) for _ in range(3))
+        saved = {}
+
+        def keep(x):
+            saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            kernels.attend(kernel, q, k, v, pack([[0] * n]).layout, scale=0.125, dropout=DROP)
+        return sum(saved.values())
+
+    one = 512 * 12 * 64 * 4
+    assert kept(name, 512) < 4.2 * one, "q, k, v, output; log of the sum; the draws' keys"
+    assert kept(name, 1024) == 2 * kept(name, 512)
+    assert kept("sdpa", 512) > 5 * kept(name, 512)
+
+
+PEAK = """
+import resource, sys, torch
+from minibert import kernels
+from minibert.batch import pack
+name, n = sys.argv[1], 512
+q, k, v = (torch.randn(4 * n, 12, 64, requires_grad=True) for _ in range(3))
+layout = pack([[0] * n] * 4).layout
+def step(texts):
+    part = pack([[0] * 16] * texts).layout
+    out = kernels.attend(name, *(x[: 16 * texts] for x in (q, k, v)), part, scale=0.1, dropout=kernels.Dropout(0.1))
+    out.sum().backward()
+step(2)  # what loading costs is no cost of the kernel
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+kernels.attend(name, q, k, v, layout, scale=0.1, dropout=kernels.Dropout(0.1)).sum().backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts kilobytes on Linux only")
+@pytest.mark.parametrize("name", COUNTERS)
+def test_peak_memory_of_a_step_is_below_the_textbooks(name):
+    """4 texts of 512 tokens, 12 heads of 64: a text's (n, n) for all heads is 12.6 MB, its q 1.6 MB."""
+
+    def peak(kernel):
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, kernel], capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    assert peak(name) < 0.4 * peak("sdpa")
+
+
+# --- native: the compiler ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fresh(registry, monkeypatch, tmp_path):
+    """A process that has neither compiled nor loaded anything, and a compiler that it must not need."""
+    monkeypatch.setattr(native, "built", {})
+    monkeypatch.delenv("MINIBERT_NATIVE")
+    monkeypatch.setenv("MINIBERT_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def broken(folder):
+    """A compiler that says a thing and fails."""
+    path = folder / "cc.py"
+    path.write_text("import sys; print('no such option', file=sys.stderr); sys.exit(3)", "utf-8")
+    return f"{shlex.quote(sys.executable)} {shlex.quote(str(path))}"
+
+
+def test_a_machine_without_a_compiler_says_so_and_takes_the_next(fresh, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "needs a C++ compiler" in kernels.available()["native"]
+    assert kernels.choose("auto", dropout=True).name == "tiled"
+    with pytest.raises(ConfigError, match="needs a C.. compiler.*\n.*tiled"):
+        kernels.choose("native")
+
+
+def test_a_compile_that_fails_says_why_once_and_the_next_kernel_serves(fresh, monkeypatch, capsys):
+    monkeypatch.setenv("CXX", broken(fresh))
+    assert kernels.available()["native"] == "", "looking compiles nothing"
+    assert kernels.choose("auto", dropout=True).name == "tiled"
+    said = capsys.readouterr().err
+    assert "compiled once for this processor" in said and "could not be compiled" in said
+    assert "no such option" in said
+    kernels.choose_cached.clear()
+    assert "no such option" in kernels.available()["native"]
+    assert kernels.choose("auto", dropout=True).name == "tiled" and not capsys.readouterr().err
+    with pytest.raises(ConfigError, match="no such option") as caught:
+        kernels.choose("native")
+    assert "native" not in str(caught.value).split("Kernels that can:")[1]
+    assert not list(fresh.glob("native/*.so*")), "nothing half made stays"
+
+
+def test_the_switch_holds_for_a_name_too(registry):
+    assert os.environ["MINIBERT_NATIVE"] == "0", "conftest.py sets it: no fast test compiles"
+    with pytest.raises(ConfigError, match="MINIBERT_NATIVE=0"):
+        kernels.choose("native")
+
+
+@pytest.mark.slow
+def test_it_compiles_once_for_all_processes_and_says_so(compiled, tmp_path):
+    """Two processes at once on an empty cache: one compiles, the other waits or finds it; a third is silent."""
+    say = "from minibert import kernels; print(kernels.choose('native').name)"
+    environment = {**os.environ, "MINIBERT_CACHE": str(tmp_path)}
+    del environment["MINIBERT_NATIVE"]
+
+    def start():
+        return subprocess.Popen([sys.executable, "-c", say], env=environment, text=True, stdout=-1, stderr=-1)
+
+    both = [start(), start()]
+    said = [p.communicate() for p in both]
+    assert [out.strip() for out, _ in said] == ["native", "native"], said
+    assert sum(err.count("compiled once for this processor") for _, err in said) == 1
+    out, err = start().communicate()
+    assert out.strip() == "native" and not err
+    assert len(list(tmp_path.glob("native/*.so"))) == 1
+
+
+@pytest.mark.slow
+def test_what_is_compiled_is_fitted_to_the_source_and_the_processor(fresh, monkeypatch, tmp_path):
+    names = {native.compiled(native.find_compiler()).name}
+    monkeypatch.setattr(native, "processor", lambda: "another")
+    names.add(native.compiled(native.find_compiler()).name)
+    source = tmp_path / "native.cpp"
+    source.write_text(native.SOURCE.read_text("utf-8") + "\n", "utf-8")
+    monkeypatch.setattr(native, "SOURCE", source)
+    names.add(native.compiled(native.find_compiler()).name)
+    assert len(names) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["native"])
+def test_threads_change_nothing(name):
+    layout = pack([[0] * n for n in (100, 7, 60)]).layout
+    q, k, v, grad = torch.randn(4, 167, 4, 32)
+    q, k, v = (x.requires_grad_() for x in (q, k, v))
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        out = kernels.attend(name, q, k, v, layout, scale=0.2, dropout=DROP)
+        found.append((out, *torch.autograd.grad(out, (q, k, v), grad)))
+    torch.set_num_threads(1)
+    assert all(torch.equal(one, other) for one, other in zip(*found))
 
 
 def test_register_refuses_a_word_it_does_not_know():

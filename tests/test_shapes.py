@@ -22,7 +22,7 @@ from minibert import batch as batches
 from minibert import encoder, heads, pooling, variants
 from minibert.batch import PackedBatch, pad, unpad
 from minibert.families import reads
-from minibert.kernels import padded, reference, sdpa
+from minibert.kernels import Dropout, counter, padded, reference, sdpa, tiled
 from minibert.scratch import encoder as np_encoder
 from minibert.scratch import heads as np_heads
 from minibert.scratch import layers as np_layers
@@ -131,7 +131,21 @@ def test_the_modules_own_line_of_the_encoder():
 
 # --- comments behind lines ------------------------------------------------------------------------
 
-FILES = (encoder, variants, pooling, heads, batches, reference, sdpa, padded, np_layers, np_encoder, np_heads)
+FILES = (
+    encoder,
+    variants,
+    pooling,
+    heads,
+    batches,
+    reference,
+    sdpa,
+    padded,
+    tiled,
+    counter,
+    np_layers,
+    np_encoder,
+    np_heads,
+)
 
 
 def calls():
@@ -143,6 +157,16 @@ def calls():
     for kernel in (reference.reference, sdpa.sdpa, padded.padded):
         for extra in ({}, {"window": (1, 2)}, {"bias": torch.randn(4, 2 * 11 - 1)}):
             yield lambda kernel=kernel, extra=extra: kernel(q, k, v, batch.layout, scale=0.4, **extra)
+    dropout = Dropout(0.1)
+    yield (
+        lambda: (
+            tiled.tiled(*(x.requires_grad_() for x in (q, k, v)), batch.layout, scale=0.4, dropout=dropout)
+            .sum()
+            .backward()
+        )
+    )
+    masks = counter.masks(batch.layout, 4, dropout)
+    yield lambda: reference.reference(q, k, v, batch.layout, scale=0.4, kept=masks)
     span = heads.Span(toy_config(), None)
     yield lambda: span.loss(torch.randn(18, 2), torch.zeros(3, 2, dtype=torch.int64), batch.layout)
     yield lambda: unpad(pad(torch.randn(18, 24), batch.layout)[0], batch.layout)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 from ..errors import EnvironmentProblem
 from ..progress import say
-from ..system import lock, sha256, write_text
+from ..system import cache, lock, sha256, write_text
 
 ROOTS = {"weights": "MINIBERT_HOME", "data": "MINIBERT_DATA"}  # the user's own folders, a kind each
 
@@ -89,17 +88,6 @@ class Asset:
     def place(self) -> str:
         """Where the user's own copy stands, below the folder that MINIBERT_HOME or MINIBERT_DATA names."""
         return self.local or (self.name if self.kind == "weights" else self.files[0].name)
-
-
-def cache() -> Path:
-    """Our cache: MINIBERT_CACHE, else the platform's folder for what can be fetched again."""
-    if named := os.environ.get("MINIBERT_CACHE"):
-        return Path(named).expanduser()
-    base = {
-        "win32": os.environ.get("LOCALAPPDATA") or "~/AppData/Local",
-        "darwin": "~/Library/Caches",
-    }.get(sys.platform) or (os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    return Path(os.path.expanduser(base)) / "minibert"
 
 
 def cache_folder(asset: Asset) -> Path:

@@ -10,6 +10,8 @@ In:  q, k, v (N, H, K).   Out: (N, H, K).   Read next: encoder.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -37,12 +39,15 @@ def reference(
     dropout: Dropout | None = None,
     window: tuple[int, int] | None = None,
     bias: Tensor | None = None,
+    kept: Sequence[Tensor] | None = None,
 ) -> Tensor:
-    """(N, H, K) x 3 -> (N, H, K)."""
+    """(N, H, K) x 3 -> (N, H, K). kept, of the gate: what to multiply each text's probabilities by."""
     outputs = []
-    for q_text, k_text, v_text in zip(*(x.split(layout.lengths) for x in (q, k, v))):
+    for i, (q_text, k_text, v_text) in enumerate(zip(*(x.split(layout.lengths) for x in (q, k, v)))):
         probs = probabilities(scores(q_text, k_text, scale, window, bias))  # (H, n, n)
-        if dropout:
+        if kept:
+            probs = probs * kept[i].to(probs.dtype)  # (H, n, n)
+        elif dropout:
             # On the probabilities, as in BERT: whole looks from one token to another go missing.
             probs = F.dropout(probs, dropout.p)
         context = probs @ v_text.transpose(0, 1)  # (H, n, n) x (H, n, K) -> (H, n, K)
