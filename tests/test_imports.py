@@ -39,7 +39,7 @@ HOUSE = {
     "recompute": "",
     "oracle": "errors",
     "batch": "errors",
-    "kernels": "batch errors",
+    "kernels": "batch errors progress system",
     "variants": "batch config",
     "trace": "batch errors kernels variants",
     "encoder": "batch config errors kernels trace variants",

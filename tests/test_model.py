@@ -101,7 +101,7 @@ def test_dtype_is_that_of_every_parameter(folder, dtype):
     assert np.isfinite(model.predict(TEXTS).filter(like="probability").to_numpy()).all()
 
 
-@pytest.mark.parametrize("kernel", ["reference", "sdpa", "padded"])
+@pytest.mark.parametrize("kernel", ["reference", "sdpa", "padded", "tiled"])
 def test_every_kernel_gives_the_same_predictions(folder, kernel):
     ours, auto = load(folder, kernel=kernel).predict(TEXTS), load(folder).predict(TEXTS)
     columns = [c for c in ours.columns if c.startswith("probability")]

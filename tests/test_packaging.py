@@ -21,7 +21,7 @@ def test_setup_lists_every_folder_that_holds_code_or_data():
     for folder in ("weights", "tasks"):
         assert f'"{folder}": (' in text
         assert not list((ROOT / folder).rglob("*.py")), f"{folder}/ holds data, no code"
-    for package in (p.parent for p in (ROOT / "minibert").rglob("*") if p.suffix in (".j2", ".css")):
+    for package in (p.parent for p in (ROOT / "minibert").rglob("*") if p.suffix in (".j2", ".css", ".cpp")):
         assert f'"{".".join(package.relative_to(ROOT).parts)}"' in text
 
 
@@ -75,7 +75,7 @@ def test_the_wheel_holds_the_data(installed):
             if path.suffix in (".toml", ".md", ".safetensors"):
                 assert f"minibert/{path.relative_to(ROOT).as_posix()}" in names
     for path in (ROOT / "minibert").rglob("*"):
-        if path.suffix in (".py", ".j2", ".css"):
+        if path.suffix in (".py", ".j2", ".css", ".cpp"):
             assert path.relative_to(ROOT).as_posix() in names
     assert not [n for n in names if n.startswith(("tests/", "docs/", "weights/"))]
 
