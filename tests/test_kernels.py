@@ -541,6 +541,21 @@ def test_a_compile_that_fails_says_why_once_and_the_next_kernel_serves(fresh, mo
     assert not list(fresh.glob("native/*.so*")), "nothing half made stays"
 
 
+def test_a_cache_that_can_not_be_written_is_no_trouble_either(fresh, monkeypatch, capsys):
+    (fresh / "file").write_text("")
+    monkeypatch.setenv("MINIBERT_CACHE", str(fresh / "file"))
+    monkeypatch.setenv("CXX", broken(fresh))
+    assert kernels.choose("auto", dropout=True).name == "tiled"
+    assert "could not be compiled" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_damaged_library_is_compiled_again(fresh, monkeypatch):
+    path = native.compiled(native.find_compiler())
+    path.write_bytes(path.read_bytes()[:1000])
+    assert kernels.check("native").passed, "compiled again: loading what is cut off would end the process"
+
+
 def test_the_switch_holds_for_a_name_too(registry):
     assert os.environ["MINIBERT_NATIVE"] == "0", "conftest.py sets it: no fast test compiles"
     with pytest.raises(ConfigError, match="MINIBERT_NATIVE=0"):

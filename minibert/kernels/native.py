@@ -33,7 +33,7 @@ from torch.autograd.function import once_differentiable
 from ..batch import Layout
 from ..errors import EnvironmentProblem
 from ..progress import say
-from ..system import cache, lock, replacing
+from ..system import cache, lock, replacing, sha256, write_text
 from . import Dropout, register
 from .counter import rows_of, threshold
 
@@ -102,14 +102,21 @@ def compiled(compiler: list[str]) -> Path:
     key = "\n".join((SOURCE.read_text("utf-8"), *compiler, *map(str, FLAGS), processor()))
     folder = cache() / "native"
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.so"
-    if path.exists():
+    if whole(path):
         return path
     with lock(folder / ".lock", lambda: say("attention kernel native: another process compiles it")):
-        if not path.exists():
+        if not whole(path):
             say(f"attention kernel native: compiled once for this processor, some seconds, kept in {folder}")
             with replacing(path) as part:
                 compile_into(part, compiler)
+            write_text(path.with_suffix(".sha256"), sha256(path))
     return path
+
+
+def whole(path: Path) -> bool:
+    """Whether a library is there, byte for byte as it was compiled: loading a cut one ends the process."""
+    proof = path.with_suffix(".sha256")
+    return path.is_file() and proof.is_file() and proof.read_text("utf-8") == sha256(path)
 
 
 def compile_into(part: Path, compiler: list[str]) -> None:
