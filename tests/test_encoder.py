@@ -204,6 +204,27 @@ def test_attention_dropout_alone_in_training_only(kernel):
     assert torch.equal(plain(batch), plain(batch))
 
 
+def test_dropout_by_counter_follows_seed_step_layer_and_row():
+    """In training with attention dropout alone: a text loses the same alone and in any pack of the step."""
+    encoder = toy_encoder(
+        kernel="tiled", dtype=float64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.5
+    ).train()
+    ids, rows = toy_ids(), (4, 9, 2)
+
+    def hidden(order, key=(1, 2), shift=0):
+        batch = pack([ids[i] for i in order], rows=[rows[i] + shift for i in order], key=key)
+        return dict(zip(order, unpack(encoder(batch), batch.layout)))
+
+    first = hidden((0, 1, 2))
+    for i, apart in hidden((2, 0, 1)).items():
+        assert (apart - first[i]).abs().max() < 1e-12 and (hidden((i,))[i] - first[i]).abs().max() < 1e-12
+    for other in (hidden((0,), key=(1, 3)), hidden((0,), key=(2, 2)), hidden((0,), shift=1)):
+        assert (other[0] - first[0]).abs().max() > 1e-3
+    x, layout = torch.randn(len(ids[0]), 24, dtype=float64), pack([ids[0]], key=(1, 2)).layout
+    drops = [encoder.layers[0].attn(x, layout.at(layer)) for layer in (0, 1)]
+    assert not torch.equal(*drops), "each layer draws its own"
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, float64], ids=str)
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("family", FAMILIES)
