@@ -232,7 +232,7 @@ def answers(
         targets += what
         start += len(hidden)
     segments = [texts.segments[p] for p in places] if model.config.num_segments > 1 else None
-    batch = pack(ids, segments, fill_id=model.config.pad_id, key=step).to(model.device)
+    batch = pack(ids, segments, rows=places, fill_id=model.config.pad_id, key=step).to(model.device)
     trains = any(p.requires_grad for p in model.encoder.parameters()) and torch.is_grad_enabled()
     with torch.set_grad_enabled(trains):
         hidden = model.engine(batch)
