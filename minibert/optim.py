@@ -1,11 +1,11 @@
-"""AdamW's parameter groups and the learning rate: no decay on biases and LayerNorm, linear with warm-up."""
+"""AdamW's parameter groups, its moments by name, and the learning rate: linear, with warm-up."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .errors import TrainingError
 
@@ -27,6 +27,21 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 def adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
     """AdamW in one fused pass over all parameters; the rate is set before each step."""
     return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=0.0, fused=True)
+
+
+def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All tensors that an optimizer keeps, as "exp_avg.PARAMETER"; a parameter without gradients has none."""
+    names = {p: name for name, p in model.named_parameters()}
+    return {f"{key}.{names[p]}": t for p, slots in optimizer.state.items() for key, t in slots.items()}
+
+
+def set_moments(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Give an optimizer the tensors back that `moments` took, on the parameters' device."""
+    parameters = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        key, _, parameter = name.partition(".")
+        p = parameters[parameter]
+        optimizer.state[p][key] = tensor.to(p.device)
 
 
 def learning_rate(step: int, total: int, warmup: float, peak: float) -> float:

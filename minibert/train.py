@@ -1,15 +1,17 @@
 """The training loop: a generator of steps. It knows nothing of BERT; it is given a callable.
 
-In:  a module, loss_of(places, key) -> (sum, count), the texts' lengths, and a Plan.
+In:  a module, loss_of(places, key) -> (sum, count), the texts' lengths, a Plan, and the State to go on from.
 Out: one Step at a time. Logging, validation and saving are the caller's, between the steps.
 
-    for step in train(model, loss_of, lengths, plan):
+    state = State.new(model, plan)
+    for step in train(model, loss_of, lengths, plan, state):
         log(step)
         if step.ends_epoch: evaluate()
 
 Loss is a sum over a count of the whole step, however it was split into micro-batches. The order of
 the texts is a pure function of (seed, epoch), dropout of (seed, step, micro-batch), and the split
-of the lengths: what is measured on a clock never changes a trained number.
+of the lengths: what is measured on a clock never changes a trained number. So weights and State are
+all that there is to keep of a training that is to go on later, bit for bit.
 """
 
 from __future__ import annotations
@@ -71,6 +73,19 @@ def epoch_order(seed: int, epoch: int, texts: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(texts)
 
 
+@dataclass
+class State:
+    """How far a training is, beside the model's weights: updates done, and the optimizer with its moments."""
+
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+
+    @classmethod
+    def new(cls, model: nn.Module, plan: Plan) -> State:
+        """The state before the first step."""
+        return cls(optim.adamw(model, plan.weight_decay))
+
+
 @dataclass(frozen=True)
 class Step:
     """What a step did. `step` and `epoch` count from 1; the loss is that before the update."""
@@ -90,8 +105,10 @@ class Step:
 LossOf = Callable[[list[int], tuple[int, int]], tuple[Tensor, Tensor]]
 
 
-def train(model: nn.Module, loss_of: LossOf, lengths: Sequence[int], plan: Plan) -> Iterator[Step]:
-    """Train `model` in place, yielding after each update.
+def train(
+    model: nn.Module, loss_of: LossOf, lengths: Sequence[int], plan: Plan, state: State | None = None
+) -> Iterator[Step]:
+    """Train `model` in place from where `state` is (None: from the start), yielding after each update.
 
     loss_of(places, (seed, step)) computes the summed loss of some texts and what it is divided by.
     Raises TrainingError as soon as a loss or a gradient is not finite, before any weight changes.
@@ -100,9 +117,10 @@ def train(model: nn.Module, loss_of: LossOf, lengths: Sequence[int], plan: Plan)
         raise TrainingError(
             f"{plan.texts} texts and {plan.epochs} epochs make no step: nothing would be trained"
         )
-    optimizer = optim.adamw(model, plan.weight_decay)
+    state = state or State.new(model, plan)
+    optimizer = state.optimizer
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for number in range(plan.steps):
+    for number in range(state.step, plan.steps):
         start = time.monotonic()
         rate = plan.rate(number)
         for group in optimizer.param_groups:
@@ -124,6 +142,7 @@ def train(model: nn.Module, loss_of: LossOf, lengths: Sequence[int], plan: Plan)
         torch._foreach_mul_(gradients, scale)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        state.step = number + 1
         yield Step(
             step=number + 1,
             epoch=number // plan.steps_per_epoch + 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from minibert import optim
 from minibert.errors import TrainingError
-from minibert.train import Plan, train
+from minibert.train import Plan, State, train
 
 TEXTS = 23
 INPUTS = torch.randn(TEXTS, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -90,6 +91,31 @@ def test_equal_seeds_give_equal_weights_and_each_seed_matters():
     drop = run(Plan(TEXTS, 2, 8, 1e-2, dropout_seed=1), dropout=0.3)[1]
     assert all(torch.equal(a, b) for a, b in zip(base, same))
     assert not torch.equal(base[0], order[0]) and not torch.equal(base[0], drop[0])
+
+
+@pytest.mark.parametrize("done", [0, 1, 2, 3, 5, 6])
+def test_it_goes_on_from_any_step_bit_for_bit(done):
+    """Weights and State, moved as tensors into a new model, give the steps that were still to come."""
+    plan = Plan(TEXTS, 2, 8, 1e-2, tokens_per_microbatch=16)
+    whole, wanted = run(plan, dropout=0.3)
+    model = toy(0.3)
+    state = State.new(model, plan)
+    list(itertools.islice(train(model, loss_of(model), LENGTHS, plan, state), done))
+    assert state.step == done
+    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+    kept = {name: t.clone() for name, t in optim.moments(model, state.optimizer).items()}
+    assert len(kept) == (3 * len(weights) if done else 0)
+
+    other = toy(0.3, seed=1)
+    other.load_state_dict(weights)
+    again = State.new(other, plan)
+    again.step = done
+    optim.set_moments(other, again.optimizer, kept)
+    rest = list(train(other, loss_of(other), LENGTHS, plan, again))
+    assert [(s.step, s.loss, s.grad_norm) for s in rest] == [
+        (s.step, s.loss, s.grad_norm) for s in whole[done:]
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(other.parameters(), wanted))
 
 
 def test_a_broken_loss_stops_before_any_weight_changes():
