@@ -86,16 +86,28 @@ def main(
 
 @app.command(
     epilog="Examples:  minibert run reuters8   |   minibert run worry.toml --out runs/w1 --set train.epochs=5"
+    "   |   minibert run runs/w1 --resume"
 )
 @verb
 def run(
-    spec: Annotated[str, typer.Argument(help="A spec file (.toml), or the name of a shipped task.")],
+    spec: Annotated[
+        str,
+        typer.Argument(
+            help="A spec file (.toml), or the name of a shipped task; with --resume also a run's folder."
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME if absent.")] = None,
     set: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key: train.epochs=3. May be repeated.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier run in this folder.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with an interrupted run, bit for bit, from its newest checkpoint."
+        ),
     ] = False,
     kernel_file: KernelFile = None,
     debug: Debug = False,
@@ -109,12 +121,14 @@ def run(
         from . import kernels
 
         changes.setdefault("model.kernel", kernels.register_file(kernel_file)[0])
-    task = specs.load(catalogue.locate_task(spec), changes)
+    again = Path(spec) if resume and (Path(spec) / "spec.toml").is_file() else None
+    task = specs.load(again / "spec.toml" if again else catalogue.locate_task(spec), changes)
     from .progress import say
     from .run import headline
     from .run import run as run_task
 
-    outcome = run_task(task, out or Path("runs") / task.task.name, overwrite=overwrite)
+    folder = out or again or Path("runs") / task.task.name
+    outcome = run_task(task, folder, overwrite=overwrite, resume=resume)
     if outcome.status == "completed":
         say(headline(outcome), sys.stdout)
     return outcome.exit_code

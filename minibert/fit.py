@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from . import answers, data, device, metrics, spec, system
+from .course import Course, Reached
 from .data import Part, Splits
 from .errors import ConfigError, DataError, TrainingError
 from .folder import MODEL, RunFolder
@@ -20,6 +21,7 @@ from .kinds import KINDS, each_label, metrics_of
 from .loading import load
 from .model import Model
 from .progress import Bar
+from .resume import Checkpoints
 from .spec import TaskSpec
 from .tokenize import Encoded
 from .train import Plan, Step, train
@@ -35,13 +37,23 @@ class Fitted:
     model: Model
     encoded: dict[str, Encoded]
     test: np.ndarray  # probabilities (n, C), of tokens (words, C), or values (n,)
-    best_epoch: int = 0
-    validation: dict[str, float] = field(default_factory=dict)
+    reached: Reached = field(default_factory=Reached)
+    course: Course | None = None  # of a training that is over, for a stop before the test part is done
+
+    @property
+    def best_epoch(self) -> int:
+        """Whose weights the model has; 0: none was validated."""
+        return self.reached.best_epoch
+
+    @property
+    def validation(self) -> dict[str, float]:
+        """Scores of the best epoch."""
+        return self.reached.validation
 
     def forget(self) -> None:
         """Let go of what a fold needs no more once it has predicted: its model and the ids it learned from."""
         self.model = None
-        del self.encoded["train"]
+        self.encoded.pop("train", None)
 
 
 def new_model(task: TaskSpec, splits: Splits, place: str) -> Model:
@@ -115,9 +127,13 @@ def fit(
     encoded: dict[str, Encoded],
     folder: RunFolder,
     stop: system.Stop,
+    checkpoints: Checkpoints,
     fold: int = 0,
 ) -> Fitted:
-    """Fine-tune and keep the best epoch by validation. A run that diverges saves it before it says so."""
+    """Fine-tune, from the newest checkpoint if there is one, and keep the best epoch by validation.
+
+    A run that is stopped saves where it is; one that diverges saves its best epoch before it says so.
+    """
     wanted = answers.wanted(task.task.kind, splits.train.targets, splits.labels)
     loss_of = loss_function(task, model, encoded["train"], wanted, weights_of(task, splits))
     t, lengths = task.train, encoded["train"].lengths.tolist()
@@ -126,22 +142,33 @@ def fit(
         t.seeds["order"], t.seeds["dropout"], t.tokens_per_microbatch,
     )  # fmt: skip
     name = f"{task.task.name}, fold {fold}" if fold else task.task.name
-    fitted, best = Fitted(splits, model, encoded, np.zeros(0)), Best(model)
+    course = Course.new(model, plan, fold)
+    if checkpoints.resumed:
+        checkpoints.restore(course)
+        folder.cut_history(course.holds)
+    done = course.state.step
+    fitted = Fitted(splits, model, encoded, np.zeros(0), course.reached, course)
     try:
         with Bar(name, plan.steps, "steps") as bar, rows_named(splits.train):
             bar.line(
                 f"{name}: {len(splits.train):,} texts to learn from, {len(splits.validation):,} to choose the epoch, "
                 f"{len(splits.test):,} to test; {plan.steps:,} steps on {model.device}"
+                + (f", of which {done:,} are done" if done else "")
             )
-            epochs(task, fitted, best, train(model, loss_of, lengths, plan), folder, stop, bar, fold)
+            bar.advance(done)
+            steps = train(model, loss_of, lengths, plan, course.state)
+            epochs(task, fitted, steps, folder, stop, bar, checkpoints)
     except TrainingError as problem:
-        if best.state is None or fold > 1:
+        if course.best.state is None or fold > 1:
             raise
-        best.restore()
-        model.save(folder.path / MODEL)
+        course.best.restore()
+        model.save(folder.path / MODEL, overwrite=True)
         kept = f"{MODEL}/ holds epoch {fitted.best_epoch}, the best before it"
         raise TrainingError(f"{problem.message}; {kept}", problem.fix) from None
-    best.restore()
+    if stop.requested:
+        checkpoints.save(course)
+        fitted.course = None  # from here on the model is no longer where the training stopped
+    course.best.restore()
     return fitted
 
 
@@ -154,56 +181,56 @@ def weights_of(task: TaskSpec, splits: Splits) -> np.ndarray | None:
 def epochs(
     task: TaskSpec,
     fitted: Fitted,
-    best: Best,
     steps: Iterator[Step],
     folder: RunFolder,
     stop: system.Stop,
     bar: Bar,
-    fold: int,
+    checkpoints: Checkpoints,
 ) -> None:
     """Walk the steps: note each, validate after each epoch, keep the best, and end where it is time to."""
-    chosen, patience, stale, seen = spec.chosen_metric(task, fitted.splits.labels), task.train.patience, 0, []
-    for step in steps:
-        log_step(folder, step, bar, fold)
-        seen.append((step.loss * step.count, step.count))
-        if step.ends_epoch and not stop.requested:
-            scores = validate(task, fitted, stop)
-            if stop.requested:  # in the middle of it: half an evaluation is none
-                return
-            is_best = best.state is None or improves(chosen, scores, fitted.validation)
-            total, count = np.sum(seen, axis=0)
-            log_evaluation(
-                task, folder, step, total / count, scores, is_best, bar, fold, fitted.splits.labels
-            )
-            stale, seen = stale + 1, []
-            if is_best:
-                fitted.validation, fitted.best_epoch, stale = scores, step.epoch, 0
-                best.take()
-            if patience and stale >= patience:
-                bar.line(f"no better {chosen} in {stale} epochs: stopped at epoch {step.epoch}")
-                return
+    course, reached, patience = fitted.course, fitted.reached, task.train.patience
+
+    def go_on() -> bool:
+        """Validate if an epoch is over; whether training goes on."""
+        ended = course.state.step // course.plan.steps_per_epoch
+        if ended > reached.validated and not stop.requested:
+            validated(task, fitted, ended, folder, stop, bar)
         if stop.requested:
+            return False
+        if patience and reached.stale >= patience:
+            bar.line(f"no better validation in {reached.stale} epochs: stopped at epoch {reached.validated}")
+            return False
+        return True
+
+    if not go_on():  # of a run that goes on: it may have been stopped between an epoch and its validation
+        return
+    for step in steps:
+        log_step(folder, step, bar, course.fold)
+        reached.loss += step.loss * step.count
+        reached.count += step.count
+        if not go_on():
             return
+        if checkpoints.due(step.step):
+            checkpoints.save(course)
 
 
-class Best:
-    """The weights of the best epoch so far: one copy, overwritten in place."""
-
-    def __init__(self, model: Model):
-        self.model, self.state = model, None
-
-    def take(self) -> None:
-        """The model as it is now is the best."""
-        now = {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
-        if self.state is None:
-            self.state = {name: tensor.clone() for name, tensor in now.items()}
-        for name, tensor in now.items():
-            self.state[name].copy_(tensor)
-
-    def restore(self) -> None:
-        """Give the model the best weights back, if there are any."""
-        if self.state is not None:
-            self.model.load_state_dict(self.state)
+def validated(
+    task: TaskSpec, fitted: Fitted, epoch: int, folder: RunFolder, stop: system.Stop, bar: Bar
+) -> None:
+    """Score an epoch, and keep it if it is the best. Nothing of it counts if a stop is asked for meanwhile."""
+    labels, reached, course = fitted.splits.labels, fitted.reached, fitted.course
+    scores = validate(task, fitted, stop)
+    if stop.requested:
+        return
+    is_best = course.best.state is None or improves(
+        spec.chosen_metric(task, labels), scores, reached.validation
+    )
+    loss = reached.loss / reached.count
+    log_evaluation(task, folder, course.state.step, epoch, loss, scores, is_best, bar, course.fold, labels)
+    reached.validated, reached.stale, reached.loss, reached.count = epoch, reached.stale + 1, 0.0, 0.0
+    if is_best:
+        reached.validation, reached.best_epoch, reached.stale = scores, epoch, 0
+        course.best.take()
 
 
 def predict_test(fitted: Fitted, stop: system.Stop) -> None:
@@ -295,7 +322,8 @@ def log_step(folder: RunFolder, step: Step, bar: Bar, fold: int) -> None:
 def log_evaluation(
     task: TaskSpec,
     folder: RunFolder,
-    step: Step,
+    step: int,
+    epoch: int,
     loss: float,
     scores: dict[str, float],
     best: bool,
@@ -305,12 +333,10 @@ def log_evaluation(
 ) -> None:
     """A line of history and a line for people, once an epoch."""
     which = {"fold": fold} if fold else {}
-    folder.event(
-        "evaluation", step=step.step, epoch=step.epoch, best=best, training_loss=loss, **scores, **which
-    )
+    folder.event("evaluation", step=step, epoch=epoch, best=best, training_loss=loss, **scores, **which)
     told = spec.scored_metric(task, labels)
     mark = " (best so far)" if best else ""
     bar.line(
-        f"epoch {step.epoch}/{task.train.epochs}: loss {loss:.3f}, validation loss {scores['loss']:.3f}, "
+        f"epoch {epoch}/{task.train.epochs}: loss {loss:.3f}, validation loss {scores['loss']:.3f}, "
         f"{told} {scores[told]:.3f}{mark}"
     )

@@ -5,15 +5,17 @@ In:  a folder's path.   Out: an open RunFolder that one process owns; files are 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from . import system
-from .errors import ConfigError
+from .errors import ConfigError, EnvironmentProblem
 
 STATUS = "status.json"
 FILES = (
@@ -27,8 +29,17 @@ FILES = (
     "data.json",
     STATUS,
 )
-MODEL = "model"
-LITTER = (".DS_Store", "desktop.ini", "Thumbs.db")  # what file managers leave in folders they show
+MODEL, CHECKPOINTS = "model", "checkpoints"
+LOCK = ".lock"
+LITTER = (
+    ".DS_Store",
+    "desktop.ini",
+    "Thumbs.db",
+    LOCK,
+)  # what file managers, and killed runs, leave in folders
+CHECKPOINT = re.compile(
+    r"(step|fold)-\d+|\.(step|fold)-\d+\.\w+\.(part|old)|" + "|".join(map(re.escape, LITTER))
+)
 STATUSES = ("running", "completed", "stopped", "failed", "diverged")
 
 
@@ -42,11 +53,23 @@ def model_of(folder: Path) -> Path:
 
 
 class RunFolder:
-    """The folder of one run. Made new, or with `overwrite` cleared of an earlier run's own files."""
+    """The folder of one run. Made new, with `overwrite` cleared of an earlier run's own files, or with `resume`
+    that run's own again."""
 
-    def __init__(self, path: Path | str, overwrite: bool = False):
+    def __init__(self, path: Path | str, overwrite: bool = False, resume: bool = False):
         self.path = Path(path).absolute()
-        for old in check_folder(self.path, overwrite):
+        self.history = self.path / "history.jsonl"
+        if resume:
+            check_unfinished(self.path)
+            self.remove(p for p in self.path.iterdir() if is_leftover(p.name))
+        else:
+            self.remove(check_folder(self.path, overwrite))
+            self.claim()
+        self.status("running")
+
+    def remove(self, paths: Iterable[Path]) -> None:
+        """Delete files and folders of the run."""
+        for old in list(paths):
             try:
                 if old.is_dir() and not old.is_symlink():
                     shutil.rmtree(old)
@@ -54,9 +77,13 @@ class RunFolder:
                     old.unlink(missing_ok=True)
             except OSError as problem:
                 raise system.disk_problem(old, problem) from problem
-        self.claim()
-        self.history = self.path / "history.jsonl"
-        self.status("running")
+
+    def finish(self, **facts: Any) -> None:
+        """Say that the run is completed, and let go of what only an unfinished one needs."""
+        self.status("completed", **facts)
+        for rest in (self.path / CHECKPOINTS, self.path / LOCK):
+            with contextlib.suppress(EnvironmentProblem):  # Windows removes no file that is open
+                self.remove([rest] if rest.exists() else [])
 
     def claim(self) -> None:
         """Make the folder this run's. Of two that start together one creates the file; the other is refused."""
@@ -87,6 +114,53 @@ class RunFolder:
         except OSError as problem:
             raise system.disk_problem(self.history, problem) from problem
 
+    def cut_history(self, keep: Callable[[dict[str, Any]], bool]) -> None:
+        """Cut history.jsonl back to the events that are to be kept; a torn line is none."""
+        lines = []
+        with contextlib.suppress(FileNotFoundError):
+            lines = self.history.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        system.write_text(
+            self.history, "".join(line for line in lines if (event := event_of(line)) and keep(event))
+        )
+
+
+def event_of(line: str) -> dict[str, Any]:
+    """A line of history.jsonl; {} for a torn one."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and line.endswith("\n") else {}
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold a run folder against other processes; ConfigError where one holds it."""
+
+    def refuse() -> None:
+        raise ConfigError(
+            f"another process is writing a run into {path} right now", "Choose another folder with --out."
+        )
+
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(system.lock(path / LOCK, refuse))
+        except OSError as problem:
+            raise system.disk_problem(path / LOCK, problem) from problem
+        yield
+
+
+def check_unfinished(path: Path) -> None:
+    """Refuse to resume what is no run, or a completed one."""
+    status = read_status(path)
+    if status not in STATUSES:
+        raise ConfigError(f"{path} holds no run that could be resumed", "Name its folder with --out.")
+    if status == "completed":
+        raise ConfigError(
+            f"{path} holds a completed run: there is nothing to resume",
+            "Choose another folder with --out, or replace the run with --overwrite.",
+        )
+
 
 def check_folder(path: Path, overwrite: bool) -> list[Path]:
     """What of an earlier run must go from `path`, and nothing else; ConfigError where the folder is not free."""
@@ -105,13 +179,17 @@ def check_folder(path: Path, overwrite: bool) -> list[Path]:
     if not overwrite:
         raise ConfigError(
             f"{path} already holds a run ({read_status(path)})",
-            "Choose another folder with --out, or replace the run with --overwrite.",
+            "Choose another folder with --out, or replace the run with --overwrite"
+            + ("." if read_status(path) == "completed" else ", or go on with it with --resume."),
         )
     if system.alive(read_json(status)):
         raise ConfigError(
             f"another process is writing a run into {path} right now", "Choose another folder with --out."
         )
-    strange = [p.name for p in held if p.name not in (*FILES, MODEL) and not is_leftover(p.name)]
+    strange = [p.name for p in held if p.name not in (*FILES, MODEL, CHECKPOINTS) and not is_leftover(p.name)]
+    strange += [
+        f"{p.parent.name}/{p.name}" for p in path.glob(f"{CHECKPOINTS}/*") if not CHECKPOINT.fullmatch(p.name)
+    ]
     if strange:
         raise ConfigError(
             f"{path} holds files beside the run's own: {', '.join(strange[:5])}; nothing was touched",

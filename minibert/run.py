@@ -6,24 +6,26 @@ The fine-tuning itself stands in fit.py, what is written in results.py.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import baseline, catalogue, data, device, report, spec, system
+from . import __version__, baseline, catalogue, data, device, report, spec, system
+from .course import Reached
 from .data import Splits
 from .errors import ConfigError, MiniBertError, TrainingError
-from .fit import encode_all, fit, new_model, predict_test, weights_of
-from .folder import MODEL, RunFolder, check_folder
+from .fit import Fitted, encode_all, fit, new_model, predict_test, weights_of
+from .folder import CHECKPOINTS, MODEL, RunFolder, alone, check_folder, check_unfinished
 from .kinds import KINDS
 from .metrics import HIGHER_IS_BETTER
 from .model import Model
 from .progress import say
 from .results import describe_data, environment, write_scores
+from .resume import Checkpoints
 from .saving import check_place
 from .spec import TaskSpec
 from .tokenize import Encoded
@@ -66,26 +68,39 @@ def span(found: dict[str, Any]) -> str:
     )
 
 
-def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False) -> Outcome:
-    """Do the whole task. Raises MiniBertError; the folder's status.json then says why.
+def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False, resume: bool = False) -> Outcome:
+    """Do the whole task, with `resume` from where it was interrupted. Raises MiniBertError; the folder's
+    status.json then says why.
 
     The data and the weights are looked at before the folder is made, so that bad input leaves nothing.
     """
-    task = task.absolute({*catalogue.weights(), *catalogue.data_sets()})
-    start = time.monotonic()
+    if resume and overwrite:
+        raise ConfigError("a run is either resumed or overwritten, not both")
+    task, out = task.absolute({*catalogue.weights(), *catalogue.data_sets()}), Path(out).absolute()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    with system.Stop() as stop:
+    checkpoints = Checkpoints(out / CHECKPOINTS, task, started, __version__)
+    with system.Stop() as stop, contextlib.ExitStack() as held:
         try:
             with stop.at_once():
-                check_out(task, Path(out), overwrite)
+                if resume:
+                    check_unfinished(out)
+                    held.enter_context(alone(out))
+                    checkpoints.resume()
+                else:
+                    check_out(task, out, overwrite)
                 splits, first, encoded = look_ahead(task)
+                checkpoints.made_of = splits, first
+                if resume:
+                    checkpoints.check()
+                else:
+                    held.enter_context(alone(out))
         except system.Interrupted as signal:
             say(f"stopped on {signal} before training began; nothing was written")
-            return Outcome(Path(out), "stopped", 75, {})
-        folder = RunFolder(out, overwrite)
+            return Outcome(out, "stopped", 75, {})
+        folder = RunFolder(out, overwrite, resume)
         try:
             system.write_text(folder.path / "spec.toml", task.to_toml())
-            return carry_out(task, splits, (first, encoded), folder, stop, started, start)
+            return carry_out(task, splits, (first, encoded), folder, stop, checkpoints)
         except MiniBertError as problem:
             folder.status(
                 "diverged" if isinstance(problem, TrainingError) else "failed", message=str(problem)
@@ -139,39 +154,44 @@ def carry_out(
     ready: tuple[Model, dict[str, Encoded]],
     folder: RunFolder,
     stop: system.Stop,
-    started: str,
-    start: float,
+    checkpoints: Checkpoints,
 ) -> Outcome:
     """Everything that writes into the run's folder. `ready`: model and token ids of the first split."""
-    fits, others = [], []
+    fits, others, first = [], [], ready[0]
     for number, one in enumerate(splits):
         fold = number + 1 if len(splits) > 1 else 0
-        if number:
-            model = new_model(task, one, task.train.device)
-            ready = model, encode_all(task, model, one)
-        fits.append(fit(task, one, *ready, folder, stop, fold))
-        if number == 0:
-            ready[0].save(folder.path / MODEL)  # at once: whatever comes from here on, the model is there
-        if not stop.requested:
-            predict_test(fits[-1], stop)
-        if number:
-            fits[-1].forget()
+        saved = checkpoints.fold(fold) if fold else None
+        if saved:
+            encoded = ready[1] if number == 0 else encode_all(task, first, one)
+            test = saved.tensors("test")["test"]["test"].numpy()
+            fits.append(Fitted(one, first, encoded, test, Reached(**saved.facts["reached"])))
+        else:
+            if number:
+                model = new_model(task, one, task.train.device)
+                ready = model, encode_all(task, model, one)
+            fits.append(fit(task, one, *ready, folder, stop, checkpoints, fold))
+            if number == 0:  # at once: whatever comes from here on, the model is there
+                first.save(folder.path / MODEL, overwrite=True)
+            if not stop.requested:
+                predict_test(fits[-1], stop)
         if not stop.requested:
             others.append(fit_baseline(task, one))
         if stop.requested:
             break
-    first_fit = fits[0]
+        if fold and not saved:
+            checkpoints.finish(fold, fits[-1].test, fits[-1].reached)
+        if number:
+            fits[-1].forget()
+        fits[-1].course = None
     if stop.requested:
-        best = first_fit.best_epoch
-        reached = f"its best epoch so far, {best}" if best else "the first epoch, unfinished"
-        message = f"stopped on {stop.requested}; {MODEL}/ holds what was reached ({reached}) and loads"
-        folder.status("stopped", message=message, best_epoch=first_fit.best_epoch)
-        say(f"{folder.path}: {message}")
-        return Outcome(folder.path, "stopped", 75, {})
+        return stopped(fits, folder, stop, checkpoints)
+    first_fit = fits[0]
     scores = write_scores(task, fits, others, folder)
     folder.json("data.json", describe_data(task, first_fit, splits))
-    minutes = (time.monotonic() - start) / 60
-    folder.json("environment.json", environment(task, first_fit.model, started, minutes))
+    folder.json(
+        "environment.json",
+        environment(task, first_fit.model, checkpoints.started, checkpoints.seconds / 60),
+    )
     summary = {
         "best_epoch": first_fit.best_epoch,
         "epochs": task.train.epochs,
@@ -180,8 +200,22 @@ def carry_out(
     }
     folder.status("running", **summary)
     report.write(folder.path)
-    folder.status("completed", **summary)
+    folder.finish(**summary)
     return Outcome(folder.path, "completed", 0, scores, report.cautions(folder.path))
+
+
+def stopped(fits: list[Fitted], folder: RunFolder, stop: system.Stop, checkpoints: Checkpoints) -> Outcome:
+    """What a run says that was stopped on request."""
+    if fits[-1].course:
+        checkpoints.save(fits[-1].course)  # stopped behind the training: it need not be done again
+    best = fits[0].best_epoch
+    reached = f"its best epoch so far, {best}" if best else "the first epoch, unfinished"
+    message = f"stopped on {stop.requested}; {MODEL}/ holds what was reached ({reached}) and loads"
+    if checkpoints.any():
+        message += f"; go on with: minibert run {folder.path} --resume"
+    folder.status("stopped", message=message, best_epoch=best)
+    say(f"{folder.path}: {message}")
+    return Outcome(folder.path, "stopped", 75, {})
 
 
 def every_split(task: TaskSpec) -> Iterator[Splits]:

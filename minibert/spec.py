@@ -123,6 +123,11 @@ class Train:
     class_weights: str | dict[str, float] = key("none", "'none', 'balanced', or a table of label = weight")
     tokens_per_microbatch: int = key(2048, "tokens computed at once: speed and memory; another number draws other dropout",
                                      low=16)  # fmt: skip
+    checkpoint_steps: int = key(
+        0, "save where training is every so many steps, for --resume; 0: not by steps", low=0
+    )
+    checkpoint_minutes: float = key(10.0, "the same every so many minutes; 0: not by the clock", low=0)
+    keep: int = key(2, "so many of these checkpoints, the newest, while the run lasts; then none", low=1)
     device: str = key("auto", "auto, cpu, cuda, cuda:1, mps")
     dtype: str = key("auto", "auto, float32, bfloat16, float64")
 
