@@ -106,7 +106,8 @@ def run(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on with an interrupted run, bit for bit, from its newest checkpoint."
+            "--resume",
+            help="Go on with an interrupted run from its newest checkpoint, as if nothing had been.",
         ),
     ] = False,
     kernel_file: KernelFile = None,

@@ -139,7 +139,8 @@ def alone(path: Path) -> Iterator[None]:
 
     def refuse() -> None:
         raise ConfigError(
-            f"another process is writing a run into {path} right now", "Choose another folder with --out."
+            f"another process is writing a run into {path} right now",
+            "Wait until it has ended, or choose another folder with --out.",
         )
 
     with contextlib.ExitStack() as held:

@@ -212,7 +212,8 @@ def stopped(fits: list[Fitted], folder: RunFolder, stop: system.Stop, checkpoint
     reached = f"its best epoch so far, {best}" if best else "the first epoch, unfinished"
     message = f"stopped on {stop.requested}; {MODEL}/ holds what was reached ({reached}) and loads"
     if checkpoints.any():
-        message += f"; go on with: minibert run {folder.path} --resume"
+        named = f'"{folder.path}"' if " " in str(folder.path) else folder.path
+        message += f"; go on with: minibert run {named} --resume"
     folder.status("stopped", message=message, best_epoch=best)
     say(f"{folder.path}: {message}")
     return Outcome(folder.path, "stopped", 75, {})

@@ -524,14 +524,16 @@ def test_two_processes_never_write_one_run(whole, weights, tmp_path, monkeypatch
             os.read(go[0], 1)
 
     child = forked(hold)
-    os.read(ready[0], 1)
-    before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
-    for options in ({"resume": True}, {"overwrite": True}):
-        with pytest.raises(ConfigError, match="another process is writing a run"):
-            run(one, out, **options)
-    assert {p.name: p.stat().st_mtime_ns for p in out.iterdir()} == before
-    os.kill(child, signal.SIGKILL)  # whoever dies lets go
-    os.waitpid(child, 0)
+    try:
+        os.read(ready[0], 1)
+        before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
+        for options in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(ConfigError, match="another process is writing a run"):
+                run(one, out, **options)
+        assert {p.name: p.stat().st_mtime_ns for p in out.iterdir()} == before
+    finally:
+        os.kill(child, signal.SIGKILL)  # whoever dies lets go
+        os.waitpid(child, 0)
     run(one, out, resume=True)
     same(out, whole)
 
