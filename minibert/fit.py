@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from . import answers, data, device, metrics, spec, system
-from .course import Course, Reached
 from .data import Part, Splits
 from .errors import ConfigError, DataError, TrainingError
 from .folder import MODEL, RunFolder
@@ -23,6 +22,7 @@ from .model import Model
 from .progress import Bar
 from .resume import Checkpoints
 from .spec import TaskSpec
+from .standing import Course, Reached
 from .tokenize import Encoded
 from .train import Plan, Step, train
 

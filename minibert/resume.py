@@ -28,11 +28,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from . import system
-from .course import Course, Reached
 from .errors import ConfigError, EnvironmentProblem, WeightsError
 from .model import Model
 from .progress import say
 from .spec import TaskSpec
+from .standing import Course, Reached
 
 if TYPE_CHECKING:
     import numpy as np

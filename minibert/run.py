@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, baseline, catalogue, data, device, report, spec, system
-from .course import Reached
 from .data import Splits
 from .errors import ConfigError, MiniBertError, TrainingError
 from .fit import Fitted, encode_all, fit, new_model, predict_test, weights_of
@@ -28,6 +27,7 @@ from .results import describe_data, environment, write_scores
 from .resume import Checkpoints
 from .saving import check_place
 from .spec import TaskSpec
+from .standing import Reached
 from .tokenize import Encoded
 
 

@@ -56,8 +56,8 @@ HOUSE = {
     "model": "align answers batch checkpoint config device encoder errors kinds pooling saving tokenize trace",
     "loading": "catalogue checkpoint config device encoder errors families folder heads model pooling saving sentence tokenize",
     "train": "batch device errors optim",
-    "course": "errors model optim train",
-    "resume": "course errors model progress spec system",
+    "standing": "errors model optim train",
+    "resume": "standing errors model progress spec system",
     "masking": "errors tokenize",
     "pretrain": "batch device errors loading masking model progress saving system train",
     "ask": "align batch errors loading model",
@@ -72,7 +72,7 @@ MEETING = {"__init__", "__main__", "cli", "fit", "predict", "results", "run", "v
 
 # A package from elsewhere -> the units that may import it. Not listed: nobody may.
 ELSEWHERE = {
-    "torch": "batch kernels variants pooling sentence saving loading trace encoder heads optim lora recompute oracle device train pretrain ask safefile checkpoint model verify fit course resume",
+    "torch": "batch kernels variants pooling sentence saving loading trace encoder heads optim lora recompute oracle device train pretrain ask safefile checkpoint model verify fit standing resume",
     "numpy": "metrics train masking pretrain tokenize align model data baseline fit predict results scratch answers counts taggers",
     "pandas": "data predict results",
     "sklearn": "baseline taggers",

@@ -569,7 +569,7 @@ def test_another_version_is_told(weights, tmp_path, monkeypatch, capsys):
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
-    from minibert.course import Course
+    from minibert.standing import Course
     from minibert.train import Plan
 
     one, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 3)

@@ -22,13 +22,13 @@ import torch
 
 import minibert
 from minibert import config, spec
-from minibert.course import Best
 from minibert.encoder import Encoder, initialise
 from minibert.errors import ConfigError, DataError, MiniBertError, TrainingError
 from minibert.fit import improves
 from minibert.model import Model
 from minibert.predict import predict_file
 from minibert.run import headline, run
+from minibert.standing import Best
 from minibert.tokenize import Tokenizer
 
 TOPICS = {
