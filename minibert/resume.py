@@ -93,6 +93,18 @@ def write(path: Path, tensors: Tensors, facts: dict[str, Any]) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def check_room(path: Path, tensors: Tensors) -> None:
+    """Refuse a checkpoint that would leave no room for the model, which is saved before checkpoints go."""
+    sizes = {name: sum(t.nbytes for t in some.values()) for name, some in tensors.items()}
+    needed = sum(sizes.values()) + sizes.get("model", 0)
+    free = shutil.disk_usage(next(p for p in path.parents if p.is_dir())).free
+    if free < needed:
+        raise EnvironmentProblem(
+            f"{path} and the model take {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free",
+            "Make room, or lower [train] keep.",
+        )
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """A safetensors file; what shares memory in the model is written apart."""
     seen: set[int] = set()
@@ -194,13 +206,15 @@ class Checkpoints:
 
     def write(self, path: Path, tensors: Tensors, facts: dict[str, Any]) -> bool:
         """Whether it could be written; what went wrong is told."""
-        self.saved = time.monotonic()
         self.known.pop(path, None)
         try:
+            check_room(path, tensors)
             write(path, tensors, facts)
         except EnvironmentProblem as problem:
             say(f"no checkpoint was saved: {problem}")
             return False
+        finally:
+            self.saved = time.monotonic()
         return True
 
     def paths(self, kind: str) -> list[Path]:

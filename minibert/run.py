@@ -24,7 +24,7 @@ from .metrics import HIGHER_IS_BETTER
 from .model import Model
 from .progress import say
 from .results import describe_data, environment, write_scores
-from .resume import Checkpoints
+from .resume import Checkpoints, Saved
 from .saving import check_place
 from .spec import TaskSpec
 from .standing import Reached
@@ -157,23 +157,15 @@ def carry_out(
     checkpoints: Checkpoints,
 ) -> Outcome:
     """Everything that writes into the run's folder. `ready`: model and token ids of the first split."""
-    fits, others, first = [], [], ready[0]
+    fits, others = [], []
     for number, one in enumerate(splits):
         fold = number + 1 if len(splits) > 1 else 0
+        own = ready if number == 0 else None
         saved = checkpoints.fold(fold) if fold else None
         if saved:
-            encoded = ready[1] if number == 0 else encode_all(task, first, one)
-            test = saved.tensors("test")["test"]["test"].numpy()
-            fits.append(Fitted(one, first, encoded, test, Reached(**saved.facts["reached"])))
+            fits.append(taken_up(one, saved, own or (ready[0], encode_all(task, ready[0], one))))
         else:
-            if number:
-                model = new_model(task, one, task.train.device)
-                ready = model, encode_all(task, model, one)
-            fits.append(fit(task, one, *ready, folder, stop, checkpoints, fold))
-            if number == 0:  # at once: whatever comes from here on, the model is there
-                first.save(folder.path / MODEL, overwrite=True)
-            if not stop.requested:
-                predict_test(fits[-1], stop)
+            fits.append(learned(task, one, own, folder, stop, checkpoints, fold))
         if not stop.requested:
             others.append(fit_baseline(task, one))
         if stop.requested:
@@ -202,6 +194,33 @@ def carry_out(
     report.write(folder.path)
     folder.finish(**summary)
     return Outcome(folder.path, "completed", 0, scores, report.cautions(folder.path))
+
+
+def learned(
+    task: TaskSpec,
+    splits: Splits,
+    ready: tuple[Model, dict[str, Encoded]] | None,
+    folder: RunFolder,
+    stop: system.Stop,
+    checkpoints: Checkpoints,
+    fold: int,
+) -> Fitted:
+    """Fine-tune on one split, and answer its test part. Of several folds the first one's model is saved."""
+    if ready is None:
+        model = new_model(task, splits, task.train.device)
+        ready = model, encode_all(task, model, splits)
+    fitted = fit(task, splits, *ready, folder, stop, checkpoints, fold)
+    if fold <= 1:  # at once: whatever comes from here on, the model is there
+        fitted.model.save(folder.path / MODEL, overwrite=True)
+    if not stop.requested:
+        predict_test(fitted, stop)
+    return fitted
+
+
+def taken_up(splits: Splits, saved: Saved, ready: tuple[Model, dict[str, Encoded]]) -> Fitted:
+    """A fold that was done before the run was interrupted. Its model stays as published: it has answered already."""
+    test = saved.tensors("test")["test"]["test"].numpy()
+    return Fitted(splits, *ready, test, Reached(**saved.facts["reached"]))
 
 
 def stopped(fits: list[Fitted], folder: RunFolder, stop: system.Stop, checkpoints: Checkpoints) -> Outcome:

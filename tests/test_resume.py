@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 import traceback
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -384,6 +385,16 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_the_run_goes_on(
     assert len(count) == 4 and names(out) == ["step-00000004", "step-00000008"], "nothing half-written stays"
     run(one, out, resume=True)
     same(out, whole)
+
+
+def test_room_for_the_model_is_left(whole, weights, tmp_path, monkeypatch, capsys):
+    """A disk that a checkpoint would fill, so that the model could not be saved in the end."""
+    size = sum(p.stat().st_size for p in (whole / "model").glob("*.safetensors"))
+    monkeypatch.setattr(resume.shutil, "disk_usage", lambda _: SimpleNamespace(free=4 * size))
+    assert run(short(tmp_path, weights), tmp_path / "out").status == "completed"
+    said = capsys.readouterr().err
+    assert said.count("no checkpoint was saved") == 7, "each but the two before there is a best epoch"
+    same(tmp_path / "out", whole)
 
 
 @POSIX
