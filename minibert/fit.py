@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 
-from . import answers, data, device, metrics, spec, system
+from . import answers, data, device, lora, metrics, spec, system
 from .data import Part, Splits
 from .errors import ConfigError, DataError, TrainingError
 from .folder import MODEL, RunFolder
@@ -20,6 +20,7 @@ from .kinds import KINDS, each_label, metrics_of
 from .loading import load
 from .model import Model
 from .progress import Bar
+from .recompute import recompute
 from .resume import Checkpoints
 from .spec import TaskSpec
 from .standing import Course, Reached
@@ -85,6 +86,7 @@ def new_model(task: TaskSpec, splits: Splits, place: str) -> Model:
     }
     if task.task.kind in PREPARED:
         PREPARED[task.task.kind](model.head, splits)
+    set_apart(task, model)
     return model
 
 
@@ -107,6 +109,22 @@ def from_shares(head: torch.nn.Module, splits: Splits) -> None:
 
 # What a new head is told of the training targets before it learns.
 PREPARED = {"regression": standardised, "multilabel": from_shares}
+
+
+def set_apart(task: TaskSpec, model: Model) -> None:
+    """What of the encoder learns: all of it, the blocks above `freeze_layers`, or corrections of low rank."""
+    t, encoder = task.train, model.encoder
+    if t.freeze_layers > len(encoder.layers):
+        raise ConfigError(
+            f"[train] freeze_layers = {t.freeze_layers}, but {task.model.weights} has {len(encoder.layers)} blocks"
+        )
+    if t.freeze_layers:
+        for part in (encoder.embeddings, *encoder.layers[: t.freeze_layers]):
+            part.requires_grad_(False)
+    if t.lora_rank:
+        lora.add(encoder, t.lora_rank, t.lora_alpha, seed=t.seeds["head"])
+    if t.recompute:
+        recompute(encoder)
 
 
 def encode_all(task: TaskSpec, model: Model, splits: Splits) -> dict[str, Encoded]:
@@ -139,7 +157,7 @@ def fit(
     t, lengths = task.train, encoded["train"].lengths.tolist()
     plan = Plan(
         len(splits.train), t.epochs, t.batch_size, t.learning_rate, t.warmup, t.weight_decay, t.clip,
-        t.seeds["order"], t.seeds["dropout"], t.tokens_per_microbatch,
+        t.seeds["order"], t.seeds["dropout"], t.tokens_per_microbatch, t.layer_decay,
     )  # fmt: skip
     name = f"{task.task.name}, fold {fold}" if fold else task.task.name
     course = Course.new(model, plan, fold)

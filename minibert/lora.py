@@ -5,8 +5,8 @@ In:  an Encoder.   Out: the same Encoder, some of whose linear layers carry a co
     W x  becomes  W x + (alpha / r) B A x         A (r, in), B (out, r)         Hu et al. 2021
 
 Only A and B learn, r numbers for each row and column where W has a whole matrix: gradients and
-AdamW's two moments shrink by as much. `merge` adds the correction into the weights, so that what is
-saved is a plain model, which loads anywhere and costs nothing more.
+AdamW's two moments shrink by as much. A model is saved with the corrections added into the weights
+(`plain_state`; `merge` does it in place), so that it is a plain model, which loads anywhere and costs nothing more.
 """
 
 from __future__ import annotations
@@ -77,6 +77,19 @@ def add(
 def corrections(encoder: nn.Module) -> list[LowRank]:
     """Every correction that an encoder carries."""
     return [part for part in encoder.modules() if isinstance(part, LowRank)]
+
+
+def plain_state(encoder: nn.Module) -> dict[str, Tensor]:
+    """An encoder's state with every correction added into its weight, under plain names; nothing is changed."""
+    state = encoder.state_dict()
+    for name, part in encoder.named_modules():
+        if isinstance(part, LowRank):
+            change = (part.up @ part.down * part.scale).detach()
+            del state[f"{name}.down"], state[f"{name}.up"]
+            state[f"{name}.weight"] = state.pop(f"{name}.linear.weight") + change
+            if part.linear.bias is not None:
+                state[f"{name}.bias"] = state.pop(f"{name}.linear.bias")
+    return state
 
 
 def merge(encoder: nn.Module) -> None:

@@ -10,23 +10,40 @@ from torch import Tensor, nn
 from .errors import TrainingError
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Two groups: matrices decay, vectors (biases, LayerNorm) don't. Raises if nothing is trainable.
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:
+    """Matrices decay, vectors (biases, LayerNorm) don't. Raises if nothing is trainable.
 
     A vector is no direction that overfits, and LayerNorm's scale belongs at 1, not at 0.
+    `layer_decay` below 1: a group for each depth, whose rate is multiplied by "scale", the decay to the
+    power of the layers that stand above (Howard & Ruder 2018, ULMFiT); what is below knows the language.
     """
-    trained = [p for p in model.parameters() if p.requires_grad]
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not trained:
         raise TrainingError("no parameter of the model is trainable")
+    top = 1 + max((depth_of(name) or 0 for name, _ in model.named_parameters()), default=0)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, p in trained:
+        depth = depth_of(name)
+        scale = layer_decay ** (top - (top if depth is None else depth))
+        groups.setdefault((scale, p.dim() > 1), []).append(p)
+    ordered = sorted(groups, key=lambda which: (-which[0], not which[1]))
     return [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": groups[which], "weight_decay": weight_decay if which[1] else 0.0, "scale": which[0]}
+        for which in ordered
     ]
 
 
-def adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+def depth_of(name: str) -> int | None:
+    """How deep a parameter lies, by its name: 0 in embeddings, i + 1 in layers.i, None above all layers."""
+    parts = name.split(".")
+    if "layers" in parts[:-1] and parts[parts.index("layers") + 1].isdecimal():
+        return int(parts[parts.index("layers") + 1]) + 1
+    return 0 if {"embeddings", "distance"} & set(parts) else None
+
+
+def adamw(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> torch.optim.AdamW:
     """AdamW in one fused pass over all parameters; the rate is set before each step."""
-    return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=0.0, fused=True)
+    return torch.optim.AdamW(parameter_groups(model, weight_decay, layer_decay), lr=0.0, fused=True)
 
 
 def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

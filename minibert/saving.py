@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from . import checkpoint, device, sentence, system
+from . import checkpoint, device, lora, sentence, system
 from .config import REMOVED
 from .errors import ConfigError
 from .families import ARCHITECTURES, PROBLEMS, reads
@@ -85,7 +85,7 @@ def write(model: Model, folder: Path, dtype: torch.dtype | None, shard_bytes: in
         folder,
         model.config,
         kind,
-        model.encoder.state_dict(),
+        lora.plain_state(model.encoder),
         head_state(model),
         model.carried,
         model.report,

@@ -115,6 +115,16 @@ class Train:
     warmup: float = key(0.1, "share of the steps in which the rate rises", low=0, high=1)
     weight_decay: float = key(0.01, "pull of weights to zero; none on biases and LayerNorm", low=0)
     clip: float = key(1.0, "longest gradient; 0: not clipped", low=0)
+    layer_decay: float = key(
+        1.0, "of the rate, a layer downwards: 0.9 lets what is below move less", low=0.01, high=1
+    )
+    freeze_layers: int = key(
+        0, "so many blocks from below stay as published, with the embeddings; 0: all learn", low=0
+    )
+    lora_rank: int = key(0, "learn corrections of this rank in attention, and the head, instead of all weights; 0: all",
+                         low=0)  # fmt: skip
+    lora_alpha: float = key(16.0, "how much a correction counts: divided by its rank", low=0.001)
+    recompute: bool = key(False, "keep less for the backward pass and compute it again: a third more time")
     patience: int = key(0, "stop after so many epochs without a better validation; 0: never", low=0)
     metric: str = key(
         "",
@@ -287,6 +297,7 @@ WRONG = object()
 # A field's type, in words.
 TYPES = {
     "<class 'str'>": "a text in quotes",
+    "<class 'bool'>": "true or false",
     "<class 'int'>": "a whole number",
     "<class 'float'>": "a number",
     "int | None": "a whole number",
@@ -309,6 +320,8 @@ def convert(value: Any, kind: Any) -> Any:
         if origin is dict and isinstance(value, dict):
             items = {str(k): convert(v, float) for k, v in value.items()}
             return WRONG if WRONG in items.values() else items
+        if option is bool and isinstance(value, bool):
+            return value
         if option is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if isinstance(option, type) and isinstance(value, option) and not isinstance(value, bool):
@@ -376,6 +389,8 @@ def kind_problems(spec: TaskSpec) -> list[str]:
         out.append("[data] label_separator = '' separates nothing")
     elif kind.none and any(d.label_separator in name for name in d.label_names):
         out.append(f"[data] label_names: a name holds the separator {d.label_separator!r}")
+    if t.lora_rank and t.freeze_layers:
+        out.append("[train] freeze_layers: with lora_rank the whole encoder is frozen, leave it out")
     if kind.words and d.pair:
         out.append("[data] pair: a text whose words get tags stands alone, leave it out")
     if kind.words and d.empty == "keep":

@@ -45,6 +45,7 @@ class Plan:
     order_seed: int = 0
     dropout_seed: int = 0
     tokens_per_microbatch: int = 2048
+    layer_decay: float = 1.0  # of the rate, a layer downwards
 
     @property
     def steps_per_epoch(self) -> int:
@@ -83,7 +84,7 @@ class State:
     @classmethod
     def new(cls, model: nn.Module, plan: Plan) -> State:
         """The state before the first step."""
-        return cls(optim.adamw(model, plan.weight_decay))
+        return cls(optim.adamw(model, plan.weight_decay, plan.layer_decay))
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def train(
         start = time.monotonic()
         rate = plan.rate(number)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         model.train()
         places = plan.places(number)
         with device.memory_named():

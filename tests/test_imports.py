@@ -52,7 +52,7 @@ HOUSE = {
     "sentence": "config errors pooling safefile variants",
     "catalogue": "errors progress system",
     "folder": "errors system",
-    "saving": "checkpoint config device errors families folder sentence system tokenize",
+    "saving": "checkpoint config device errors families folder lora sentence system tokenize",
     "model": "align answers batch checkpoint config device encoder errors kinds pooling saving tokenize trace",
     "loading": "catalogue checkpoint config device encoder errors families folder heads model pooling saving sentence tokenize",
     "train": "batch device errors optim",

@@ -59,6 +59,9 @@ def test_it_learns_and_is_saved_as_a_plain_model(tmp_path):
         losses.append(float((total / count).detach()))
     assert losses[-1] < 0.1 * losses[0]
     answers = model(batch).detach()
+    model.save(tmp_path / "carrying")  # with its corrections added in, and the model left as it is
+    close(minibert.load(tmp_path / "carrying", device="cpu")(batch), answers, "logits float32")
+    assert len(lora.corrections(model.encoder)) == 6
     lora.merge(model.encoder)
     moved = {n for n, p in model.encoder.named_parameters() if not torch.equal(p, frozen[n])}
     assert moved == {f"layers.{i}.attn.{t}.weight" for i in range(3) for t in ("query", "value")}

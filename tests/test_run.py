@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import minibert
 from minibert import config, spec
@@ -597,3 +598,50 @@ def test_a_strange_name_is_written_so_that_it_can_be_read(weights, tmp_path):
     outcome = run(spec.parse(tables, folder=str(tmp_path)), tmp_path / "out")
     assert outcome.status == "completed"
     assert spec.load(tmp_path / "out" / "spec.toml").task.name == "a\x7fb"
+
+
+SPARING = {
+    "lora": {"lora_rank": 4, "learning_rate": 1e-2},
+    "frozen": {"freeze_layers": 1, "learning_rate": 5e-3},
+    "decay": {"layer_decay": 0.7, "learning_rate": 3e-3},
+    "recompute": {"recompute": True},
+}
+
+
+@pytest.mark.parametrize("way", SPARING)
+def test_what_learns_can_be_chosen(weights, tmp_path, way):
+    """It learns, saves a plain model that answers as the run did, and leaves alone what it should."""
+    outcome = run(task(tmp_path, weights, train=SPARING[way]), tmp_path / "out")
+    assert outcome.metrics["test"]["accuracy"]["value"] > 0.6, "of three topics, from random weights"
+    before, after = (load_file(f / "model.safetensors") for f in (weights, tmp_path / "out" / "model"))
+    before = {name.removeprefix("bert."): x for name, x in before.items()}
+    after = {name.removeprefix("bert."): x for name, x in after.items()}
+    moved = {name for name, x in before.items() if not torch.equal(x, after[name])}
+    if way == "lora":
+        assert moved == {
+            f"encoder.layer.{i}.attention.self.{w}.weight" for i in (0, 1) for w in ("query", "value")
+        }
+    elif way == "frozen":
+        assert moved and all(name.startswith("encoder.layer.1.") for name in moved)
+    else:
+        assert {name for name in before if name.endswith("weight")} <= moved | {
+            "embeddings.token_type_embeddings.weight"
+        }
+    model = minibert.load(tmp_path / "out", device="cpu")
+    told = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert model.predict(told["text"].tolist())["label"].tolist() == told["label"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        ({"freeze_layers": 3}, "has 2 blocks"),
+        ({"freeze_layers": 1, "lora_rank": 2}, "leave it out"),
+        ({"recompute": "yes"}, "must be true or false"),
+        ({"layer_decay": 1.5}, "layer_decay"),
+    ],
+)
+def test_what_learns_is_checked_first(weights, tmp_path, train, said):
+    with pytest.raises(ConfigError, match=said):
+        run(task(tmp_path, weights, train=train), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -191,3 +191,37 @@ def test_the_rate_rises_then_falls(total, warmup):
 
 def test_a_single_step_learns():
     assert optim.learning_rate(0, 1, 0.1, 2.0) == 2.0
+
+
+def test_depths_are_read_off_names():
+    names = (
+        "encoder.embeddings.word.weight",
+        "encoder.layers.4.attn.query.bias",
+        "encoder.final_norm.weight",
+        "head.out.bias",
+    )
+    assert [optim.depth_of(name) for name in names] == [0, 5, None, None]
+    assert optim.depth_of("encoder.distance.weight") == 0
+
+
+def test_layers_below_move_less():
+    """Rates by depth: the head's whole, each layer below it 0.5 of the one above, and every parameter once."""
+    from .helpers import toy_encoder
+
+    encoder = toy_encoder()
+    groups = optim.parameter_groups(encoder, 0.1, 0.5)
+    scales = {
+        name: g["scale"]
+        for g in groups
+        for p in g["params"]
+        for name, q in encoder.named_parameters()
+        if q is p
+    }
+    assert len(scales) == sum(len(g["params"]) for g in groups) == len(list(encoder.parameters()))
+    assert scales["layers.2.ffn.up.weight"] == 0.5 and scales["layers.0.ffn.up.weight"] == 0.125
+    assert scales["embeddings.word.weight"] == 0.0625
+    decays = {g["weight_decay"] for g in groups for p in g["params"] if p.dim() > 1}
+    assert decays == {0.1} and {g["weight_decay"] for g in groups for p in g["params"] if p.dim() < 2} == {
+        0.0
+    }
+    assert {g["scale"] for g in optim.parameter_groups(encoder, 0.1)} == {1.0}
