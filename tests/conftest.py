@@ -80,3 +80,25 @@ def real_pairs(data_folder) -> list[tuple[str, str]]:
 def real_texts(real_pairs) -> list[str]:
     """Real texts of very different lengths, in a mixed order."""
     return [text for pair in real_pairs for text in pair]
+
+
+@pytest.fixture
+def native(monkeypatch):
+    """The kernel in C++ switched on, compiled at its first use; without a compiler its tests are skipped."""
+    from minibert import kernels
+
+    monkeypatch.delenv("MINIBERT_NATIVE", raising=False)
+    kernels.choose_cached.clear()
+    yield lambda: kernels.KERNELS["native"].build(True)
+    kernels.choose_cached.clear()
+
+
+@pytest.fixture
+def can(native):
+    """Skip what needs a compiler, where there is none."""
+
+    def check(kernel):
+        if kernel == "native" and native():
+            pytest.skip(f"native {native()}")
+
+    return check

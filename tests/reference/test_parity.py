@@ -116,7 +116,8 @@ def compare_hidden(folder, ids, segments, dtype, kernel):
 
 @pytest.mark.parametrize("dtype", HIDDEN, ids=str)
 @pytest.mark.parametrize("kernel", list(kernels.KERNELS))
-def test_random_models_give_the_reference_hidden_states(random_folder, dtype, kernel):
+def test_random_models_give_the_reference_hidden_states(random_folder, can, dtype, kernel):
+    can(kernel)
     num_segments = minibert.load(random_folder).config.num_segments
     ids, segments = random_ids(num_segments)
     assert compare_hidden(random_folder, ids, segments, dtype, kernel) <= HIDDEN[dtype]
