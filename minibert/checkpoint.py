@@ -127,8 +127,8 @@ def load(
 
     head        whose rows are wanted (None: the encoder's only)
     new         only what pre-training made under the head is read (the pooler, ModernBERT's dense layer),
-                if the file has it; the rest is left to be initialised and listed as new, and other heads of the file are left out: once the
-                encoder learns, they no longer fit it
+                if the file has it; the rest is left to be initialised and listed as new, and other heads
+                of the file are left out: once the encoder learns, they no longer fit it
     pretrained  of a new head, too, all that the file holds is read: it came with the encoder
     classes     of the head; that of the file if absent
     Raises one WeightsError with all missing, unexpected and wrongly shaped tensors.
@@ -215,7 +215,7 @@ def is_new(row: Row, rows: list[Row], found: dict[str, Stored], trained: set[str
 
 
 def part_of(row: Row) -> str:
-    """ "words" or "order" in a head made of two, else ""."""
+    """Which part of a head made of two, "words" or "order"; else nothing."""
     first = row.ours.split(".")[0]
     return first if first in ("words", "order") else ""
 

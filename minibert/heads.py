@@ -87,8 +87,18 @@ class Head(nn.Module):
             self.out.bias = nn.Parameter(torch.zeros(outputs or self.outputs))
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """(N, D) -> (B, outputs), or (N, outputs) where every token is read."""
-        return self.out(self.read(self.pool(hidden, layout) if self.pool else hidden))
+        """(N, D) -> (B, outputs), or (N, outputs) where every token is read; of a single output (B,) or (N,)."""
+        out = self.out(self.read(self.pool(hidden, layout) if self.pool else hidden))
+        return out.squeeze(-1) if self.outputs == 1 else out
+
+    def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of classes. logits (n, C), targets (n,) int64, -1 where none is asked, weights (C,):
+        (sum, sum of weights)."""
+        return cross_entropy(logits, targets, weights)
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Probabilities: (n, C) -> (n, C), a row sums to 1."""
+        return logits.softmax(-1)
 
     def published(self) -> dict[str, Tensor]:
         """The state to save."""
@@ -129,14 +139,6 @@ class Classification(Head):
     """
 
     kind = "classification"
-
-    def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Cross-entropy. logits (B, C), targets (B,) int64, weights (C,): (sum, sum of weights)."""
-        return cross_entropy(logits, targets, weights)
-
-    def predict(self, logits: Tensor) -> Tensor:
-        """Probabilities: (B, C) -> (B, C), a row sums to 1."""
-        return logits.softmax(-1)
 
 
 class Multilabel(Head):
@@ -179,10 +181,6 @@ class Regression(Head):
         super().__init__(config, outputs, pooling)
         self.mean, self.deviation = 0.0, 1.0
 
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """(N, D) -> (B,), standardised while `mean` and `deviation` are set."""
-        return super().forward(hidden, layout).squeeze(-1)
-
     def standardise(self, targets: Tensor) -> None:
         """Take mean and deviation from the training targets (B,)."""
         self.mean, self.deviation = float(targets.double().mean()), float(targets.double().std(correction=0))
@@ -224,17 +222,9 @@ class Choice(Head):
     kind = "choice"
     outputs = 1
 
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """(N, D) -> (B,)."""
-        return super().forward(hidden, layout).squeeze(-1)
-
     def loss(self, logits: Tensor, targets: Tensor, weights: None = None) -> tuple[Tensor, Tensor]:
         """Cross-entropy among each question's answers. logits (B,), targets (questions,): (sum, count)."""
         return cross_entropy(logits.unflatten(0, (len(targets), -1)), targets)
-
-    def predict(self, logits: Tensor) -> Tensor:
-        """Of one question's answers (n,): probabilities (n,)."""
-        return logits.softmax(-1)
 
 
 class NextSentence(Head):
@@ -247,14 +237,6 @@ class NextSentence(Head):
     kind = "nsp"
     outputs = 2
     pretrained = True
-
-    def loss(self, logits: Tensor, targets: Tensor, weights: None = None) -> tuple[Tensor, Tensor]:
-        """Cross-entropy. logits (B, 2), targets (B,) int64: (sum, count)."""
-        return cross_entropy(logits, targets)
-
-    def predict(self, logits: Tensor) -> Tensor:
-        """Probabilities: (B, 2) -> (B, 2)."""
-        return logits.softmax(-1)
 
 
 class SentenceOrder(NextSentence):
@@ -280,14 +262,6 @@ class Tokens(Head):
     kind = "tokens"
     texts = False
 
-    def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of words. logits (n, C), targets (n,) int64, -1 where none is asked: (sum, count)."""
-        return cross_entropy(logits, targets, weights)
-
-    def predict(self, logits: Tensor) -> Tensor:
-        """Probabilities: (n, C) -> (n, C)."""
-        return logits.softmax(-1)
-
 
 class Span(Head):
     """Where in a text the answer to a question begins and ends.
@@ -312,7 +286,7 @@ class Span(Head):
         return total / 2, total.new_tensor(float(len(targets)))
 
     def predict(self, logits: Tensor) -> Tensor:
-        """As they are; `spans` in align.py makes answers of them."""
+        """As they are; `answer` in ask.py makes answers of them."""
         return logits
 
 
@@ -327,10 +301,6 @@ class Detection(Head):
     outputs = 1
     texts = False
     pretrained = True
-
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """(N, D) -> (N,)."""
-        return super().forward(hidden, layout).squeeze(-1)
 
     def loss(self, logits: Tensor, targets: Tensor, weights: None = None) -> tuple[Tensor, Tensor]:
         """Binary cross-entropy. logits, targets (n,), 1 where replaced: (sum, count)."""
@@ -356,14 +326,6 @@ class MaskedLM(Head):
 
     def __init__(self, config: EncoderConfig, outputs: int | None = None, pooling: str = "cls"):
         super().__init__(config, config.vocab_size)
-
-    def loss(self, logits: Tensor, targets: Tensor, weights: None = None) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the hidden words. logits (n, V), targets (n,) int64: (sum, count)."""
-        return cross_entropy(logits, targets)
-
-    def predict(self, logits: Tensor) -> Tensor:
-        """Probabilities: (n, V) -> (n, V)."""
-        return logits.softmax(-1)
 
 
 class Pretraining(nn.Module):

@@ -11,7 +11,6 @@ Read first: masking.py.
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -192,6 +191,7 @@ class Loss:
 
     def __init__(self, model: Model, learn: Examples, how: Hiding, settings: Settings, plan: Plan):
         self.model, self.learn, self.how, self.settings, self.plan = model, learn, how, settings, plan
+        self.counted = (-1, 0.0)  # a step, and its hidden words a text
 
     def __call__(self, places: list[int], key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """places of examples, (seed, step) -> (sum, count)."""
@@ -203,16 +203,14 @@ class Loss:
             return self.model.head.loss(logits, targets)
         return self.model.head.loss(logits, targets, self.per_text(key[1], epoch))
 
-    @functools.lru_cache(maxsize=1)  # noqa: B019  asked once a micro-batch, and as old as the run
     def per_text(self, step: int, epoch: int) -> float:
         """Hidden words a text over the whole step: how much a pair's loss counts, however it is split."""
-        places = self.plan.places(step)
-        seed = self.settings.seed
-        hidden = [
-            masking.hide(self.learn.ids[p], self.learn.words[p], self.how, (seed, epoch, p))[1]
-            for p in places
-        ]
-        return sum(map(len, hidden)) / len(places)
+        if self.counted[0] != step:
+            places, texts = self.plan.places(step), self.learn
+            key = (self.settings.seed, epoch)
+            hidden = [masking.hide(texts.ids[p], texts.words[p], self.how, (*key, p))[1] for p in places]
+            self.counted = step, sum(map(len, hidden)) / len(places)
+        return self.counted[1]
 
 
 def answers(

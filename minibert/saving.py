@@ -72,7 +72,8 @@ def write(model: Model, folder: Path, dtype: torch.dtype | None, shard_bytes: in
     stated = str(dtype or model.encoder.embeddings.word.weight.dtype).removeprefix("torch.")
     words |= {key: stated for key in ("dtype", "torch_dtype") if key in model.config.raw}
     files = model.files
-    if model.embedder is not model.came_with[0]:  # not what the files describe
+    described = "modules.json" in files and model.embedder is model.came_with[0]
+    if not described:
         files = {name: raw for name, raw in files.items() if name not in sentence.FILES and "/" not in name}
         if model.embedder is not None:
             longest = model.reading["max_tokens"]

@@ -39,7 +39,7 @@ TEXTS = (
     "Profits rose 3.5% in 1987; the company's shares did not.",
     "Worried.",
 )
-STORED = 190_000  # bytes of stages in a stored reference, which holds each so-manieth feature
+STORED = 190_000  # bytes of stages in a stored reference, which holds as many of the features as fit
 GRADIENT_OF = "gradient of "  # a parameter, in a stored reference
 ENTRIES = 6  # ... and of each gradient its largest, and entries at so many places
 
@@ -130,7 +130,7 @@ def verify(source: str, kernel: str = "auto", device: str = "cpu") -> Ladder:
 
 
 def stride_of(stages: dict[str, Tensor]) -> int:
-    """Each so-manieth feature is stored: as many as fit in STORED bytes of float32."""
+    """The step between stored features, so that they fit in STORED bytes of float32."""
     return math.ceil(sum(x.numel() for x in stages.values()) * 4 / STORED)
 
 
@@ -204,18 +204,17 @@ def slopes(
     groups = {r.theirs: group_of(r.ours) for r in encoder} | {r.theirs: "head" for r in head}
     model.zero_grad(set_to_none=True)
     plain = plain_names(list(theirs), NAMES[model.config.family])[0]
-    right = {
-        TIED.get(plain[name], plain[name]): x for name, x in theirs.items()
-    }  # a tied one by its first name
+    ties = TIED if model.config.tied else {}  # a tied one by its first name
+    right = {ties.get(plain[name], plain[name]): x for name, x in theirs.items()}
     top = max(float(x.abs().max()) for x in right.values())
     worst: dict[str, tuple[float, float]] = {}
     for name, group in groups.items():
-        if name not in right:
-            continue
-        size = float(right[name].abs().max())
-        # A parameter that no answer depends on has no gradient here, and one of zeros there.
-        mine = mark(ours[name].float().cpu()) if name in ours else torch.zeros_like(right[name])
-        gap = float((mine - right[name]).abs().max())
+        if name in ties or (name not in right and name not in ours):
+            continue  # has been told by its first name; or no answer depends on it
+        there = right.get(name, torch.full((1,), torch.nan))  # a gradient here alone is a fault
+        size = float(there.abs().max())
+        mine = mark(ours[name].float().cpu()) if name in ours else torch.zeros_like(there)
+        gap = float((mine - there).abs().max())
         share = gap / max(size, top * NEGLIGIBLE / GRADIENT)
         seen = worst.get(group, (-1.0, 0.0))
         worst[group] = (share if share > seen[0] or share != share else seen[0], max(seen[1], size))

@@ -82,13 +82,22 @@ def test_the_reference_is_the_definition(lengths):
 # --- the gate -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+TRIED = (torch.float32, torch.float64, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param(param, dtype, id=f"{param}-{dtype}") if isinstance(param, str)
+        else pytest.param(*param.values, dtype, marks=param.marks, id=f"{param.values[0]}-{dtype}")
+        for param in NAMES
+        for dtype in TRIED
+        if dtype in kernels.KERNELS[param if isinstance(param, str) else param.values[0]].dtypes
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("lengths", PACKS.values(), ids=PACKS)
-@pytest.mark.parametrize("name", NAMES)
 def test_every_kernel_passes_the_gate(name, lengths, dtype, monkeypatch):
     monkeypatch.setattr(gate, "LENGTHS", lengths)
-    if dtype not in kernels.KERNELS[name].dtypes:
-        pytest.skip(f"{name} has no {dtype}, and says so")
     found = kernels.check(name, dtype)
     assert found.passed, found
     four = ("output", "dq", "dk", "dv")
@@ -645,3 +654,17 @@ def test_the_padded_kernel_matches_torchs_own_with_a_mask():
         alone = F.scaled_dot_product_attention(*(x[part].transpose(0, 1) for x in (q, k, v))).transpose(0, 1)
         assert (out[part] - alone).abs().max() < 1e-14
         start += n
+
+
+@pytest.mark.parametrize(("name", "masks"), [("sdpa", 2), ("padded", 1)])
+def test_what_a_window_hides_is_made_once_a_batch(name, masks):
+    """One mask a length, kept for the next layer; a bias learns, so what it adds is made anew."""
+    layout, q = pack([[0] * n for n in (5, 9, 5)]).layout, torch.randn(19, 4, 8)
+    first = kernels.attend(name, q, q, q, layout, scale=1.0, window=(1, 2))
+    kept = {key: x for key, x in layout.memo.items() if key[0] == "window"}
+    assert len(kept) == masks
+    assert torch.equal(kernels.attend(name, q, q, q, layout, scale=1.0, window=(1, 2)), first)
+    assert all(layout.memo[key] is x for key, x in kept.items())
+    kernels.attend(name, q, q, q, layout, scale=1.0, window=(1, 2), bias=torch.randn(4, 17))
+    kernels.attend(name, q, q, q, layout, scale=1.0, window=(3, 3))
+    assert len([key for key in layout.memo if key[0] == "window"]) == 2 * masks

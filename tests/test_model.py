@@ -14,6 +14,7 @@ import minibert
 from minibert import heads, saving, spec
 from minibert.batch import unpack
 from minibert.errors import ConfigError, DataError, EnvironmentProblem, TokenizerError, WeightsError
+from minibert.model import Model
 
 from .helpers import (
     FAMILIES,
@@ -609,3 +610,13 @@ def test_classes_of_one_name_keep_their_columns(tmp_path):
     model = load(write_model(tmp_path, head=3, config_keys={"id2label": names}))
     assert model.labels == ("x (0)", "y", "x (2)")
     assert len(model.predict(["the cat"]).columns) == 6
+
+
+def test_a_model_put_together_by_hand_is_saved_with_its_way_to_embed(tmp_path):
+    """Without files to describe it, they are written."""
+    from minibert.pooling import Embedding
+
+    parts = load(write_model(tmp_path / "in"))
+    model = Model(parts.encoder, tokenizer=parts.tokenizer, embedder=Embedding("max", True))
+    model.save(tmp_path / "out")
+    assert np.allclose(load(tmp_path / "out").embed(["the cat sat"]), model.embed(["the cat sat"]))

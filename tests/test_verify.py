@@ -104,3 +104,22 @@ def test_a_pooling_that_the_reference_lacks_is_told(weights, tmp_path):  # noqa:
     load(weights, "classification", labels=["a", "b"], pooling="mean").save(tmp_path / "out")
     with pytest.raises(ConfigError, match="nothing to compare"):
         verify.verify(str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("fault", ["lacking", "off"])
+def test_a_wrong_gradient_shows_at_its_part(monkeypatch, fault):
+    """One parameter of block 3 whose gradient the reference has otherwise, or not at all."""
+    monkeypatch.setattr(oracle, "installed", lambda: False)
+    read, name = verify.read_reference, "encoder.layer.3.intermediate.dense.weight"
+
+    def spoilt(path):
+        ids, segments, found = read(path)
+        gradients = dict(found.gradients)
+        right = gradients.pop(name)
+        if fault == "off":
+            gradients[name] = right + 2 * verify.GRADIENT * right[0]
+        return ids, segments, verify.Reference(found.stages, gradients)
+
+    monkeypatch.setattr(verify, "read_reference", spoilt)
+    ladder = verify.verify(NAME)
+    assert [r.stage for r in ladder.rungs if not r.holds] == ["gradients of layers.3"]

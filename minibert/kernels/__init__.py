@@ -29,12 +29,21 @@ from ..errors import ConfigError, nearest
 # `auto` takes the first of these that can: sdpa computes no padding and takes torch's fused kernels,
 # padded takes them on a rectangle, reference makes its small products a text at a time.
 ORDER = ("sdpa", "padded", "reference")
-# ... and with dropout on a CPU, for which torch has no fused kernel, first of these. native was two to five
-# times as fast as sdpa on ragged texts of 5 to 512 tokens, forward and backward, tiled 0.6 to 1.4 times; both
-# drop the same, so that what is learned does not hang on a compiler, and their memory grows with n alone.
+# ... and with dropout on a CPU, for which torch has no fused kernel, first of these: native is several
+# times as fast as sdpa's fallback there, tiled on a par with it (docs/evidence.md). Both drop the same, so
+# that what is learned does not hang on a compiler, and their memory grows with n alone.
 DROPPING = ("native", "tiled", *ORDER)
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+# What a kernel made of torch's own operations can do, by `register`'s words.
+ALL = {
+    "devices": ("cpu", "cuda", "mps"),
+    "dtypes": FLOATS,
+    "dropout": "generator",
+    "gradients": True,
+    "window": True,
+    "bias": True,
+}
 
 
 @dataclass(frozen=True)

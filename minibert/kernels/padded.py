@@ -13,19 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..batch import Layout, pad, unpad
-from . import FLOATS, Dropout, register
-from .reference import between
+from . import ALL, Dropout, register
+from .reference import added_to
 
 
-@register(
-    "padded",
-    devices=("cpu", "cuda", "mps"),
-    dtypes=FLOATS,
-    dropout="generator",
-    gradients=True,
-    window=True,
-    bias=True,
-)
+@register("padded", **ALL)
 def padded(
     q: Tensor,
     k: Tensor,
@@ -42,7 +34,7 @@ def padded(
         return q.clone()
     rectangles = [pad(x, layout) for x in (q, k, v)]
     mask = rectangles[0][1][:, None, None, :]  # (B, 1, 1, T)
-    added = between(layout.max_seqlen, window, bias, q)
+    added = added_to(layout, layout.max_seqlen, window, bias, q)
     if added is not None:
         mask = added.where(mask, float("-inf"))
     q_pad, k_pad, v_pad = (x.transpose(1, 2) for x, _ in rectangles)  # (B, H, T, K)

@@ -17,18 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..batch import Layout
-from . import FLOATS, Dropout, register
+from . import ALL, Dropout, register
 
 
-@register(
-    "reference",
-    devices=("cpu", "cuda", "mps"),
-    dtypes=FLOATS,
-    dropout="generator",
-    gradients=True,
-    window=True,
-    bias=True,
-)
+@register("reference", **ALL)
 def reference(
     q: Tensor,
     k: Tensor,
@@ -69,6 +61,16 @@ def scores(
     found = q_text.transpose(0, 1) @ k_text.permute(1, 2, 0) * scale  # (H, n, K) x (H, K, n) -> (H, n, n)
     added = between(len(q_text), window, bias, found)
     return found if added is None else found + added
+
+
+def added_to(
+    layout: Layout, length: int, window: tuple[int, int] | None, bias: Tensor | None, like: Tensor
+) -> Tensor | None:
+    """`between` for a fused kernel: what windows alone make is made once a batch, not once a layer."""
+    if window is None or bias is not None:
+        return between(length, window, bias, like)
+    name = ("window", length, window, like.dtype)
+    return layout.keep(name, lambda: between(length, window, None, like.new_zeros(())))
 
 
 def between(length: int, window: tuple[int, int] | None, bias: Tensor | None, like: Tensor) -> Tensor | None:

@@ -15,19 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..batch import Layout
-from . import FLOATS, Dropout, register
-from .reference import between
+from . import ALL, Dropout, register
+from .reference import added_to
 
 
-@register(
-    "sdpa",
-    devices=("cpu", "cuda", "mps"),
-    dtypes=FLOATS,
-    dropout="generator",
-    gradients=True,
-    window=True,
-    bias=True,
-)
+@register("sdpa", **ALL)
 def sdpa(
     q: Tensor,
     k: Tensor,
@@ -47,7 +39,7 @@ def sdpa(
     for count, length in groups:
         end = start + count * length
         q_g, k_g, v_g = (x[start:end].unflatten(0, (count, length)).transpose(1, 2) for x in (q, k, v))
-        added = between(length, window, bias, q)  # None in BERT, and then no mask is built
+        added = added_to(layout, length, window, bias, q)  # None in BERT, and then no mask is built
         context = F.scaled_dot_product_attention(
             q_g, k_g, v_g, attn_mask=added, dropout_p=dropout.p if dropout else 0.0, scale=scale
         )  # (count, H, length, K)

@@ -283,6 +283,8 @@ def test_untied_both_ways(tmp_path, family, head):
         found = model(pack(ids, segments))
     for a, b in zip(pair(found), pair(right), strict=True):
         assert (a - b).abs().max() <= HIDDEN[torch.float32]
+    ladder = verify.verify(str(tmp_path / "theirs"))
+    assert ladder.holds and any(r.stage == "gradients of head" for r in ladder.rungs), str(ladder)
     model.save(tmp_path / "ours")
     a, b = (load_file(tmp_path / x / "model.safetensors") for x in ("theirs", "ours"))
     assert a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
