@@ -45,7 +45,9 @@ def texts(rng, n):
     return out
 
 
-def write_run(folder, kind="classification", classes=8, n=2189, baseline=True, seed=0):
+def write_run(
+    folder, kind="classification", classes=8, n=2189, baseline=True, seed=0, weights="all-MiniLM-L6-v2"
+):
     """A whole run folder; returns `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -63,7 +65,7 @@ def write_run(folder, kind="classification", classes=8, n=2189, baseline=True, s
                                       "notes": NOTES, "findings": FINDINGS})  # fmt: skip
     (folder / "spec.toml").write_text(
         f'[task]\nname = "{name}"\nkind = "{kind}"\n\n[data]\ntrain = "{name}-train"\ntest = "{name}-test"\n'
-        f'validation = 0.1\ntext = "{text}"\nlabel = "{label}"\n\n[model]\nweights = "all-MiniLM-L6-v2"\n'
+        f'validation = 0.1\ntext = "{text}"\nlabel = "{label}"\n\n[model]\nweights = "{weights}"\n'
         f"max_tokens = 128\n\n[train]\nepochs = {epochs}\nlearning_rate = 1e-4\nbatch_size = 16\nseed = {seed}\n"
         'examples = 300\n\n[baseline]\nkind = "tfidf"\n',
         encoding="utf-8",

@@ -440,36 +440,39 @@ def test_text_has_the_contrast_of_wcag_aa(palette):
         assert contrast(palette["ink"], cell) >= 4.5, colour
 
 
+@pytest.fixture
+def chromium():
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is in the extra `browser`")
+    found = "/usr/bin/chromium" if Path("/usr/bin/chromium").exists() else None
+    with api.sync_playwright() as p:
+        yield p.chromium.launch(executable_path=found, args=["--no-sandbox"])
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_in_a_browser(tmp_path, width, scheme):
+def test_in_a_browser(tmp_path, chromium, width, scheme):
     """No request, no console line, no sideways scrolling, markup shown as text, pictures drawn."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is in the extra `browser`")
     pages = [report.write(fake_run.write_run(tmp_path / "numbers", "regression", n=300))]
     pages += [report.write(fake_run.write_run(tmp_path / f"c{c}", classes=c, n=600)) for c in (8, 20, 52)]
-    with api.sync_playwright() as p:
-        found = "/usr/bin/chromium" if Path("/usr/bin/chromium").exists() else None
-        browser = p.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-        said, asked = [], []
-        tab.on("console", lambda message: said.append(message.text))
-        tab.on("pageerror", lambda error: said.append(str(error)))
-        tab.on("dialog", lambda dialog: said.append(dialog.message))
-        tab.on("request", lambda request: asked.append(request.url))
-        for page in pages:
-            tab.goto(page.as_uri())
-            assert tab.evaluate("document.documentElement.scrollWidth") <= width, page
-            assert fake_run.SCRIPT in tab.inner_text("#mistakes")
-            sizes = "[...document.querySelectorAll('svg[role=img]')].map(s => s.getBoundingClientRect())"
-            drawn = tab.evaluate(f"{sizes}.map(b => [b.left, b.right, b.height])")
-            assert drawn and all(
-                left >= 0 and right <= width and height > 40 for left, right, height in drawn
-            )
-            paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-            assert (sum(map(int, re.findall(r"\d+", paper)[:3])) < 150) == (scheme == "dark")
-        assert said == [] and all(url.startswith(("file:", "data:")) for url in asked)
-        browser.close()
+    unbroken = "/folder/of/weights" * 4
+    pages += [report.write(fake_run.write_run(tmp_path / "path", n=600, weights=unbroken))]
+    tab = chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    said, asked = [], []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("dialog", lambda dialog: said.append(dialog.message))
+    tab.on("request", lambda request: asked.append(request.url))
+    for page in pages:
+        tab.goto(page.as_uri())
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width, page
+        assert fake_run.SCRIPT in tab.inner_text("#mistakes")
+        sizes = "[...document.querySelectorAll('svg[role=img]')].map(s => s.getBoundingClientRect())"
+        drawn = tab.evaluate(f"{sizes}.map(b => [b.left, b.right, b.height])")
+        assert drawn and all(left >= 0 and right <= width and height > 40 for left, right, height in drawn)
+        paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", paper)[:3])) < 150) == (scheme == "dark")
+    assert said == [] and all(url.startswith(("file:", "data:")) for url in asked)
 
 
 # Words with tags, several labels a text
@@ -487,6 +490,19 @@ def kinds_run(folder, kind, label, rows, metrics_table, head="row_id,text,label_
     with open(folder / "predictions.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([head.split(","), *rows])
     return folder
+
+
+@pytest.mark.browser
+def test_every_score_by_label_is_seen_on_a_phone(tmp_path, chromium):
+    scores = dict.fromkeys(("precision", "recall", "f1", "low", "high"), 0.123)
+    table = {"labels": ["disappointment"], "classes": [{"label": "disappointment", "n": 1787, **scores}]}
+    row = ["0", "a text", "disappointment", "", "0.1"]
+    head = "row_id,text,label_,label,probability_disappointment"
+    page = report.write(kinds_run(tmp_path / "r", "multilabel", "label_", [row], table, head))
+    tab = chromium.new_page(viewport={"width": 390, "height": 800})
+    tab.goto(page.as_uri())
+    assert "0.123 to 0.123" in re.sub(r"\s+", " ", tab.inner_text("#classes td:nth-of-type(4)"))
+    assert tab.evaluate("(e => e.scrollWidth <= e.clientWidth)(document.querySelector('#classes .scroll'))")
 
 
 def test_marked_words_are_right_where_the_other_has_them_too():
