@@ -111,7 +111,15 @@ class Layout:
 
     def to(self, device: torch.device | str) -> Layout:
         """The same layout with its tensors on `device` and an empty memo."""
-        return replace(self, cu_seqlens=self.cu_seqlens.to(device), rows=self.rows.to(device), memo={})
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("cu_seqlens", "rows")}
+        return replace(self, **moved, memo={})
+
+    def pin_memory(self) -> Layout:
+        """The same layout where a card fetches it without the host waiting."""
+        return replace(self, cu_seqlens=self.cu_seqlens.pin_memory(), rows=self.rows.pin_memory(), memo={})
+
+
+TOKENS = ("token_ids", "positions", "segments")
 
 
 @dataclass(frozen=True)
@@ -135,8 +143,13 @@ class PackedBatch:
         """The same batch on `device`."""
         if self.token_ids.device == torch.device(device):
             return self
-        moved = {name: getattr(self, name).to(device) for name in ("token_ids", "positions", "segments")}
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in TOKENS}
         return replace(self, **moved, layout=self.layout.to(device))
+
+    def pin_memory(self) -> PackedBatch:
+        """The same batch where a card fetches it without the host waiting."""
+        held = {name: getattr(self, name).pin_memory() for name in TOKENS}
+        return replace(self, **held, layout=self.layout.pin_memory())
 
     def __len__(self) -> int:
         return self.layout.num_texts

@@ -6,6 +6,7 @@ In:  words from a spec ("auto", "cuda:1", "bfloat16").   Out: torch devices, dty
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import platform
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .errors import ConfigError, EnvironmentProblem, nearest
+from .errors import ConfigError, EnvironmentProblem, OutOfMemory, nearest
 
 DTYPES = {
     "float32": torch.float32,
@@ -103,10 +104,22 @@ def memory_named() -> Iterator[None]:
     except RuntimeError as problem:  # torch.OutOfMemoryError is one
         if not isinstance(problem, torch.OutOfMemoryError) and "not enough memory" not in str(problem):
             raise
-        raise EnvironmentProblem(
+        raise OutOfMemory(
             f"memory ran out: {str(problem).splitlines()[0]}",
             "Lower [train] tokens_per_microbatch, or [model] max_tokens.",
         ) from None
+
+
+def pinned(tensors: Any, device: torch.device) -> Any:
+    """The same tensor or batch where a card can fetch it without the host waiting; as it is for others."""
+    return tensors.pin_memory() if device.type == "cuda" else tensors
+
+
+def free() -> None:
+    """Give back what a step left behind that failed, so that a smaller one finds room."""
+    gc.collect()  # the failed step's graph hangs in the traceback's frames
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:

@@ -59,6 +59,10 @@ class EnvironmentProblem(MiniBertError):
     exit_code = 1
 
 
+class OutOfMemory(EnvironmentProblem):
+    """Memory ran out, on a card or in RAM: less at once may do."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """'; did you mean "x"?' for the known name closest to `word`, or ''."""
     close = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)

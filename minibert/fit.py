@@ -6,7 +6,7 @@ In:  a TaskSpec, Splits, a run folder for the history.   Out: Fitted; `predict_t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from .data import Part, Splits
 from .errors import ConfigError, DataError, TrainingError
 from .folder import MODEL, RunFolder
 from .kinds import KINDS, each_label, metrics_of
+from .learner import Learner
 from .loading import load
 from .model import Model
 from .progress import Bar
@@ -153,8 +154,9 @@ def fit(
     A run that is stopped saves where it is; one that diverges saves its best epoch before it says so.
     """
     wanted = answers.wanted(task.task.kind, splits.train.targets, splits.labels)
-    loss_of = loss_function(task, model, encoded["train"], wanted, weights_of(task, splits))
     t, lengths = task.train, encoded["train"].lengths.tolist()
+    _, autocast = device.precision(t.dtype, model.device)
+    learner = Learner(model, encoded["train"], wanted, weights_of(task, splits), autocast)
     plan = Plan(
         len(splits.train), t.epochs, t.batch_size, t.learning_rate, t.warmup, t.weight_decay, t.clip,
         t.seeds["order"], t.seeds["dropout"], t.tokens_per_microbatch, t.layer_decay,
@@ -174,7 +176,7 @@ def fit(
                 + (f", of which {done:,} are done" if done else "")
             )
             bar.advance(done)
-            steps = train(model, loss_of, lengths, plan, course.state)
+            steps = train(model, learner, lengths, plan, course.state, prepare=learner.prepare)
             epochs(task, fitted, steps, folder, stop, bar, checkpoints)
     except TrainingError as problem:
         if course.best.state is None or fold > 1:
@@ -222,14 +224,30 @@ def epochs(
 
     if not go_on():  # of a run that goes on: it may have been stopped between an epoch and its validation
         return
+    budget = course.state.budget
     for step in steps:
         log_step(folder, step, bar, course.fold)
         reached.loss += step.loss * step.count
         reached.count += step.count
+        if step.tokens_per_microbatch < budget:
+            budget = step.tokens_per_microbatch
+            told_of_memory(folder, step, bar)
+        if step.step < course.state.step:  # a card's steps are told several at a time
+            continue
         if not go_on():
             return
         if checkpoints.due(step.step):
             checkpoints.save(course)
+
+
+def told_of_memory(folder: RunFolder, step: Step, bar: Bar) -> None:
+    """Say that a step was split because memory ran out."""
+    budget = step.tokens_per_microbatch
+    folder.event("memory", step=step.step, tokens_per_microbatch=budget)
+    bar.line(
+        f"step {step.step}: memory ran out, so from here on {budget:,} tokens are computed at once; a step still "
+        f"learns from all its texts. To begin with that: --set train.tokens_per_microbatch={budget}"
+    )
 
 
 def validated(
@@ -291,28 +309,6 @@ def improves(metric: str, new: dict[str, float], old: dict[str, float]) -> bool:
     return metrics.better(metric, now, best) or (now == best and improves("loss", new, old))
 
 
-def loss_function(
-    task: TaskSpec, model: Model, encoded: Encoded, targets: np.ndarray, weights: np.ndarray | None
-) -> Callable[[list[int], tuple[int, int]], tuple[torch.Tensor, torch.Tensor]]:
-    """What the loop calls: the summed loss of some training texts, and its count."""
-    _, autocast = device.precision(task.train.dtype, model.device)
-    number = model.head.out.weight.dtype
-    shares = torch.tensor(weights, device=model.device, dtype=number) if weights is not None else None
-
-    def answers_to(places: list[int]) -> torch.Tensor:
-        some = targets[places]
-        some = torch.tensor(np.concatenate(some) if some.dtype == object else some)  # of words: (words,)
-        some = some.to(device.exact(model.device)) if some.is_floating_point() else some
-        return some.to(model.device, non_blocking=True)
-
-    def loss_of(places: list[int], key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        with device.autocast(model.device, autocast):
-            logits = model.logits(encoded, places, key)
-        return model.head.loss(logits.to(number), answers_to(places), shares)
-
-    return loss_of
-
-
 def validate(task: TaskSpec, fitted: Fitted, stop: system.Stop) -> dict[str, float]:
     """Every metric and the loss on the validation part; nonsense if a stop is asked for meanwhile."""
     kind, encoded, labels = task.task.kind, fitted.encoded["validation"], fitted.splits.labels
@@ -326,9 +322,12 @@ def validate(task: TaskSpec, fitted: Fitted, stop: system.Stop) -> dict[str, flo
     }
 
 
+UNTOLD = ("ends_epoch", "seconds", "count", "tokens_per_microbatch")  # of a step, in its line of history
+
+
 def log_step(folder: RunFolder, step: Step, bar: Bar, fold: int) -> None:
     """A line of history and a turn of the bar."""
-    facts = {k: v for k, v in asdict(step).items() if k not in ("ends_epoch", "seconds", "count")}
+    facts = {name: value for name, value in asdict(step).items() if name not in UNTOLD}
     speed = {"texts_per_second": step.texts / step.seconds, "tokens_per_second": step.tokens / step.seconds}
     folder.event("step", **facts, **speed, **({"fold": fold} if fold else {}))
     bar.advance(

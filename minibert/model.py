@@ -135,13 +135,15 @@ class Model(nn.Module):
             key=key,
         )
 
-    def logits(self, encoded: Encoded, places: Sequence[int], key: tuple[int, int] = (0, 0)) -> Tensor:
+    def logits(self, encoded: Encoded, places: Sequence[int], *, batch: PackedBatch | None = None) -> Tensor:
         """Logits of some of the encoded texts, in the order of `places`; windows are averaged per text.
+
+        batch: these texts, if they are packed already.
 
         With encoded words and a head that reads every token: (words of these texts, C), each word's
         first sub-token.
         """
-        batch = self.pack(encoded, places, key)
+        batch = batch or self.pack(encoded, places)
         found = self(batch)
         if encoded.words is not None:
             return found.index_select(0, first_tokens(encoded, places).to(found.device))

@@ -1,4 +1,7 @@
-"""AdamW's parameter groups, its moments by name, and the learning rate: linear, with warm-up."""
+"""AdamW on a model's parameters by depth: groups, one update with its clipping, moments by name; the rate.
+
+In:  a model, and a summed loss whose gradients stand in its parameters.   Out: changed weights, and norms.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,44 @@ import torch
 from torch import Tensor, nn
 
 from .errors import TrainingError
+from .processes import ALONE, World
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's fused AdamW; an `update` divides by the count, clips, and skips what is not finite.
+
+    layers   what `update` gives norms of: embeddings, layers.0, ..., head, those that learn
+    """
+
+    def __init__(self, model: nn.Module, weight_decay: float, layer_decay: float = 1.0):
+        super().__init__(parameter_groups(model, weight_decay, layer_decay), lr=0.0, fused=True)
+        self.trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.layers = tuple(dict.fromkeys(layer_of(name) for name, _ in self.trained))
+
+    def update(self, rate: float, total: Tensor, count: Tensor, clip: float, world: World = ALONE) -> Tensor:
+        """One step down: (3 + layers,) mean loss, gradient norm before clipping, count, norm by layer.
+
+        Gradients in: of the summed loss. All is decided on the device: nothing here waits for it. Where
+        loss or norm is not finite no weight changes, nor any moment.
+        """
+        held = [(name, p.grad) for name, p in self.trained if p.grad is not None]
+        squares = torch.stack(world.norms([grad for _, grad in held])).to(total).square()  # (tensors,)
+        places = torch.tensor([self.layers.index(layer_of(name)) for name, _ in held]).to(total.device)
+        by_layer = squares.new_zeros(len(self.layers)).index_add(0, places, squares).sqrt() / count
+        norm, mean = squares.sum().sqrt() / count, total / count
+        shrink = (clip / (norm + 1e-6)).clamp(max=1.0) if clip > 0 else torch.ones_like(norm)
+        finite = torch.isfinite(norm) & torch.isfinite(mean)
+        for group in self.param_groups:
+            group["lr"] = rate * group["scale"]
+        self.found_inf = (~finite).float()
+        if all(grad.dtype == torch.float32 for _, grad in held):
+            self.grad_scale = (count / shrink).float()  # by which the kernel divides as it reads
+        else:  # a scale of float32 would be too coarse
+            self.grad_scale = None
+            torch._foreach_mul_([grad for _, grad in held], (shrink / count).item())
+        self.step()
+        self.zero_grad(set_to_none=True)
+        return torch.cat([torch.stack([mean, norm, count]), by_layer])
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:
@@ -41,9 +82,10 @@ def depth_of(name: str) -> int | None:
     return 0 if {"embeddings", "distance"} & set(parts) else None
 
 
-def adamw(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> torch.optim.AdamW:
-    """AdamW in one fused pass over all parameters; the rate is set before each step."""
-    return torch.optim.AdamW(parameter_groups(model, weight_decay, layer_decay), lr=0.0, fused=True)
+def layer_of(name: str) -> str:
+    """The layer of a parameter, by its name: embeddings, layers.0, ..., or head for all above them."""
+    depth = depth_of(name)
+    return "head" if depth is None else "embeddings" if depth == 0 else f"layers.{depth - 1}"
 
 
 def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -131,7 +131,7 @@ class Train:
         f"chooses the best epoch: loss, or a score of the kind. By default {CHOSEN}",
     )
     class_weights: str | dict[str, float] = key("none", "'none', 'balanced', or a table of label = weight")
-    tokens_per_microbatch: int = key(2048, "tokens computed at once: speed and memory; another number draws other dropout",
+    tokens_per_microbatch: int = key(4096, "tokens computed at once: speed and memory; another number draws other dropout",
                                      low=16)  # fmt: skip
     checkpoint_steps: int = key(
         0, "save where training is every so many steps, for --resume; 0: not by steps", low=0

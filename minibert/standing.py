@@ -74,7 +74,7 @@ class Course:
 
     def facts(self) -> dict[str, Any]:
         """How far it is, for JSON. What is in neither of these two follows from the spec, the data and the step."""
-        return {"step": self.state.step, **asdict(self.reached)}
+        return {"step": self.state.step, "budget": self.state.budget, **asdict(self.reached)}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Its tensors, by file: weights, moments, and the best epoch's weights once there is one."""
@@ -87,8 +87,8 @@ class Course:
     def restore(self, facts: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> None:
         """Put back what `facts` and `tensors` gave. WeightsError where they are another model's."""
         try:
-            self.state.step = facts["step"]
-            self.reached = Reached(**{name: value for name, value in facts.items() if name != "step"})
+            self.state.step, self.state.budget = facts["step"], facts["budget"]
+            self.reached = Reached(**{k: v for k, v in facts.items() if k not in ("step", "budget")})
             self.model.load_state_dict(tensors["model"])
             optim.set_moments(self.model, self.state.optimizer, tensors["optimizer"])
             if tensors["best"]:

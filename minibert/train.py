@@ -1,6 +1,7 @@
 """The training loop: a generator of steps. It knows nothing of BERT; it is given a callable.
 
-In:  a module, loss_of(places, key) -> (sum, count), the texts' lengths, a Plan, and the State to go on from.
+In:  a module, prepare(places, key) -> what is ready, loss_of(*ready) -> (sum, count), the texts' lengths,
+     a Plan, and the State to go on from.
 Out: one Step at a time. Logging, validation and saving are the caller's, between the steps.
 
     state = State.new(model, plan)
@@ -8,10 +9,10 @@ Out: one Step at a time. Logging, validation and saving are the caller's, betwee
         log(step)
         if step.ends_epoch: evaluate()
 
-Loss is a sum over a count of the whole step, however it was split into micro-batches. The order of
-the texts is a pure function of (seed, epoch), dropout of (seed, step, micro-batch), and the split
-of the lengths: what is measured on a clock never changes a trained number. So weights and State are
-all that there is to keep of a training that is to go on later, bit for bit.
+Loss is a sum over a count of the whole step, however it was split into micro-batches and among processes.
+The order of the texts is a pure function of (seed, epoch), dropout of (seed, step), and the split of the
+lengths: what is measured on a clock never changes a trained number. So weights and State are all that
+there is to keep of a training that is to go on later, bit for bit.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +31,8 @@ from torch import Tensor, nn
 
 from . import device, optim
 from .batch import by_tokens
-from .errors import TrainingError
+from .errors import OutOfMemory, TrainingError
+from .processes import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Plan:
     clip: float = 1.0  # 0: not clipped
     order_seed: int = 0
     dropout_seed: int = 0
-    tokens_per_microbatch: int = 2048
+    tokens_per_microbatch: int = 4096
     layer_decay: float = 1.0  # of the rate, a layer downwards
 
     @property
@@ -61,6 +65,10 @@ class Plan:
         """Learning rate of a step, counted from 0."""
         return optim.learning_rate(step, self.steps, self.warmup, self.learning_rate)
 
+    def ends_epoch(self, step: int) -> bool:
+        """Whether a step, counted from 0, is an epoch's last."""
+        return (step + 1) % self.steps_per_epoch == 0
+
     def places(self, step: int) -> list[int]:
         """Which texts a step takes."""
         epoch, turn = divmod(step, self.steps_per_epoch)
@@ -76,15 +84,20 @@ def epoch_order(seed: int, epoch: int, texts: int) -> np.ndarray:
 
 @dataclass
 class State:
-    """How far a training is, beside the model's weights: updates done, and the optimizer with its moments."""
+    """How far a training is, beside the model's weights.
 
-    optimizer: torch.optim.Optimizer
-    step: int = 0
+    step    updates done
+    budget  tokens of a micro-batch: the plan's, or fewer since memory ran out
+    """
+
+    optimizer: optim.AdamW
+    step: int
+    budget: int
 
     @classmethod
     def new(cls, model: nn.Module, plan: Plan) -> State:
         """The state before the first step."""
-        return cls(optim.adamw(model, plan.weight_decay, plan.layer_decay))
+        return cls(optim.AdamW(model, plan.weight_decay, plan.layer_decay), 0, plan.tokens_per_microbatch)
 
 
 @dataclass(frozen=True)
@@ -96,84 +109,167 @@ class Step:
     loss: float
     learning_rate: float
     grad_norm: float  # before clipping
+    layer_norms: dict[str, float]  # the same by layer
     texts: int
     tokens: int
     seconds: float
     ends_epoch: bool
     count: float  # what the summed loss was divided by
+    tokens_per_microbatch: int
 
 
-LossOf = Callable[[list[int], tuple[int, int]], tuple[Tensor, Tensor]]
+READ_EVERY = 10  # steps on a card before its numbers are read
+
+Prepare = Callable[[list[int], tuple[int, int]], tuple[Any, ...]]
+LossOf = Callable[..., tuple[Tensor, Tensor]]
+Ready = list[tuple[Any, ...]]  # a step's micro-batches
+
+
+def as_they_are(places: list[int], key: tuple[int, int]) -> tuple[Any, ...]:
+    """Nothing to prepare: loss_of takes places and (seed, step) themselves."""
+    return places, key
 
 
 def train(
-    model: nn.Module, loss_of: LossOf, lengths: Sequence[int], plan: Plan, state: State | None = None
+    model: nn.Module,
+    loss_of: LossOf,
+    lengths: Sequence[int],
+    plan: Plan,
+    state: State | None = None,
+    *,
+    prepare: Prepare = as_they_are,
+    world: World = ALONE,
 ) -> Iterator[Step]:
     """Train `model` in place from where `state` is (None: from the start), yielding after each update.
 
-    loss_of(places, (seed, step)) computes the summed loss of some texts and what it is divided by.
-    Raises TrainingError as soon as a loss or a gradient is not finite, before any weight changes.
+    prepare(places, (seed, step)) makes a micro-batch ready, in a thread, one step ahead of
+    loss_of(*ready), which computes its summed loss and what that is divided by.
+    Raises TrainingError as soon as a loss or a gradient is not finite; no weight changes then.
     """
     if plan.steps == 0:
         raise TrainingError(
             f"{plan.texts} texts and {plan.epochs} epochs make no step: nothing would be trained"
         )
     state = state or State.new(model, plan)
-    optimizer = state.optimizer
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for number in range(state.step, plan.steps):
+    unread: list[tuple[int, float, Tensor]] = []  # steps whose numbers are still on the device
+    with Ahead(prepare, lengths, plan, world) as ahead:
         start = time.monotonic()
-        rate = plan.rate(number)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
-        model.train()
-        places = plan.places(number)
-        with device.memory_named():
-            (total, count), tokens = accumulate(loss_of, places, lengths, plan, number)
-            norm, mean, count = measure(parameters, total, count)
-        scale = (min(1.0, plan.clip / (norm + 1e-6)) if plan.clip > 0 else 1.0) / count
-        if not (math.isfinite(mean) and math.isfinite(norm)):
-            raise TrainingError(
-                f"step {number + 1}: loss {mean:g} and gradient norm {norm:g} are not finite; "
-                f"learning rate {rate:g}, {len(places)} texts",
-                "Lower [train] learning_rate, raise warmup, or look at these texts.",
-                places,
-            )
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        torch._foreach_mul_(gradients, scale)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        state.step = number + 1
-        yield Step(
-            step=number + 1,
-            epoch=number // plan.steps_per_epoch + 1,
-            loss=mean,
-            learning_rate=rate,
-            grad_norm=norm,
-            texts=len(places),
-            tokens=tokens,
-            seconds=time.monotonic() - start,
-            ends_epoch=(number + 1) % plan.steps_per_epoch == 0,
-            count=count,
+        for number in range(state.step, plan.steps):
+            model.train()
+            rate = plan.rate(number)
+            total, count = whole_step(loss_of, ahead, number, state, world)
+            unread.append((number, rate, state.optimizer.update(rate, total, count, plan.clip, world)))
+            state.step = number + 1
+            if total.is_cuda and not (state.step % READ_EVERY == 0 or plan.ends_epoch(number)):
+                continue  # reading would make the host wait for the card
+            read = torch.stack([facts for *_, facts in unread]).tolist()
+            seconds = (time.monotonic() - start) / len(unread)
+            steps = [
+                step_of(plan, state, lengths, *one[:2], seconds, *facts) for one, facts in zip(unread, read)
+            ]
+            unread.clear()
+            yield from steps
+            start = time.monotonic()
+
+
+def step_of(
+    plan: Plan,
+    state: State,
+    lengths: Sequence[int],
+    number: int,
+    rate: float,
+    seconds: float,
+    loss: float,
+    norm: float,
+    count: float,
+    *norms: float,
+) -> Step:
+    """What a step did, or TrainingError if it did nothing because a number was not finite."""
+    places = plan.places(number)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise TrainingError(
+            f"step {number + 1}: loss {loss:g} and gradient norm {norm:g} are not finite; "
+            f"learning rate {rate:g}, {len(places)} texts",
+            "Lower [train] learning_rate, raise warmup, or look at these texts.",
+            places,
         )
+    return Step(
+        step=number + 1,
+        epoch=number // plan.steps_per_epoch + 1,
+        loss=loss,
+        learning_rate=rate,
+        grad_norm=norm,
+        layer_norms=dict(zip(state.optimizer.layers, norms)),
+        texts=len(places),
+        tokens=sum(int(lengths[place]) for place in places),
+        seconds=seconds,
+        ends_epoch=plan.ends_epoch(number),
+        count=count,
+        tokens_per_microbatch=state.budget,
+    )
 
 
-def accumulate(
-    loss_of: LossOf, places: list[int], lengths: Sequence[int], plan: Plan, number: int
-) -> tuple[tuple[Tensor, Tensor], int]:
-    """Sum loss and gradients over the micro-batches of a step: ((sum, count), tokens)."""
-    sizes = [int(lengths[p]) for p in places]
-    sums, counts = [], []
-    for part, group in enumerate(by_tokens(sizes, plan.tokens_per_microbatch)):
-        device.seed(plan.dropout_seed, number, part)
-        total, count = loss_of([places[i] for i in group], (plan.dropout_seed, number))
-        total.backward()
-        sums.append(total.detach())
-        counts.append(count.detach())
-    return (torch.stack(sums).sum(), torch.stack(counts).sum()), sum(sizes)
+class Ahead:
+    """Makes micro-batches ready in a thread, while the step before is computed."""
+
+    def __init__(self, prepare: Prepare, lengths: Sequence[int], plan: Plan, world: World):
+        self.prepare, self.lengths, self.plan, self.world = prepare, lengths, plan, world
+        self.thread = ThreadPoolExecutor(1, "minibert-ahead")
+        self.next: tuple[tuple[int, int], Future[Ready]] | None = None
+
+    def __enter__(self) -> Ahead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.thread.shutdown(wait=True, cancel_futures=True)
+
+    def step(self, number: int, budget: int) -> Ready:
+        """What this process has to do in a step; the step after it is begun."""
+        wanted, found = self.next or (None, None)
+        ready = found.result() if wanted == (number, budget) else self.make(number, budget)
+        if number + 1 < self.plan.steps:
+            self.next = (number + 1, budget), self.thread.submit(self.make, number + 1, budget)
+        return ready
+
+    def make(self, number: int, budget: int) -> Ready:
+        """The micro-batches of a step: a pure function of the lengths."""
+        places = self.plan.places(number)
+        mine = [places[i] for i in self.world.share([int(self.lengths[p]) for p in places])]
+        groups = by_tokens([int(self.lengths[p]) for p in mine], budget)
+        return [self.prepare([mine[i] for i in group], (self.plan.dropout_seed, number)) for group in groups]
 
 
-def measure(parameters: list[nn.Parameter], total: Tensor, count: Tensor) -> tuple[float, float, float]:
-    """(norm of the mean gradient, mean loss, count), in one read from the device."""
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    return tuple(torch.stack([norm / count, total / count, count.to(total.dtype)]).tolist())
+def whole_step(
+    loss_of: LossOf, ahead: Ahead, number: int, state: State, world: World
+) -> tuple[Tensor, Tensor]:
+    """Summed loss and count of a step, its gradients summed in the parameters.
+
+    Where memory runs out the step is begun again with micro-batches of half as many tokens, down to the
+    longest text alone; the sums stay the same. Raises OutOfMemory where that isn't enough.
+    """
+    while True:
+        ready = ahead.step(number, state.budget)
+        try:
+            with device.memory_named():
+                return accumulate(loss_of, ready, ahead.plan.dropout_seed, number, world)
+        except OutOfMemory as problem:
+            short = problem.message, problem.fix
+        state.optimizer.zero_grad()  # out here, where the traceback no longer holds what failed
+        device.free()
+        sizes = [int(ahead.lengths[place]) for place in ahead.plan.places(number)]
+        if state.budget <= max(sizes) or world.size > 1:  # the other processes wait for this one's sums
+            raise OutOfMemory(*short)
+        state.budget = max(min(state.budget, sum(sizes)) // 2, max(sizes))
+
+
+def accumulate(loss_of: LossOf, ready: Ready, seed: int, number: int, world: World) -> tuple[Tensor, Tensor]:
+    """Loss and count summed over the micro-batches of a step, and over all processes."""
+    sums = []
+    for part, arguments in enumerate(ready):
+        device.seed(seed, number, part)
+        with world.summing(last=part == len(ready) - 1):
+            total, count = loss_of(*arguments)
+            total.backward()
+        sums.append(torch.stack([total.detach(), count.detach().to(total)]))
+    total, count = world.sum(torch.stack(sums).sum(0))
+    return total, count

@@ -34,7 +34,8 @@ HOUSE = {
     "spec": "errors kinds",
     "system": "errors",
     "device": "errors",
-    "optim": "errors",
+    "processes": "",
+    "optim": "errors processes",
     "lora": "errors",
     "recompute": "",
     "oracle": "errors",
@@ -55,7 +56,8 @@ HOUSE = {
     "saving": "checkpoint config device errors families folder lora sentence system tokenize",
     "model": "align answers batch checkpoint config device encoder errors kinds pooling saving tokenize trace",
     "loading": "catalogue checkpoint config device encoder errors families folder heads model pooling saving sentence tokenize",
-    "train": "batch device errors optim",
+    "train": "batch device errors optim processes",
+    "learner": "batch device model tokenize",
     "standing": "errors model optim train",
     "resume": "standing errors model progress spec system",
     "masking": "errors tokenize",
@@ -72,8 +74,8 @@ MEETING = {"__init__", "__main__", "cli", "fit", "predict", "results", "run", "v
 
 # A package from elsewhere -> the units that may import it. Not listed: nobody may.
 ELSEWHERE = {
-    "torch": "batch kernels variants pooling sentence saving loading trace encoder heads optim lora recompute oracle device train pretrain ask safefile checkpoint model verify fit standing resume",
-    "numpy": "metrics train masking pretrain tokenize align model data baseline fit predict results scratch answers counts taggers",
+    "torch": "batch kernels variants pooling sentence saving loading trace encoder heads processes optim lora recompute oracle device train learner pretrain ask safefile checkpoint model verify fit standing resume",
+    "numpy": "metrics train learner masking pretrain tokenize align model data baseline fit predict results scratch answers counts taggers",
     "pandas": "data predict results",
     "sklearn": "baseline taggers",
     "safetensors": "safefile checkpoint sentence verify scratch resume",
