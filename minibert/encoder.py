@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from . import kernels
 from .batch import Layout, PackedBatch
 from .config import EncoderConfig
+from .dropout import ATTENTION, EMBEDDINGS, FEED_FORWARD, Dropout
 from .errors import DataError
 from .trace import Trace, record
 from .variants import ACTIVATIONS, DistanceBias, GatedFeedForward, rotate
@@ -37,7 +38,7 @@ class Embeddings(nn.Module):
         self.position = nn.Embedding(config.num_positions, E) if not config.rotary else None
         self.segment = nn.Embedding(config.num_segments, E) if config.num_segments else None
         self.norm = nn.LayerNorm(E, eps=config.norm_eps, bias=config.facts.biases)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout, EMBEDDINGS)
         self.project = nn.Linear(E, D) if config.projected else None
         self.position_offset = config.position_offset  # RoBERTa's positions start at pad + 1
 
@@ -48,7 +49,7 @@ class Embeddings(nn.Module):
             summed = summed + self.position(batch.positions + self.position_offset)
         if self.segment is not None:
             summed = summed + self.segment(batch.segments)
-        normed = self.dropout(self.norm(summed))
+        normed = self.dropout(self.norm(summed), batch.layout)
         return normed if self.project is None else self.project(normed)  # (N, D)
 
 
@@ -131,7 +132,9 @@ class Block(nn.Module):
         self.attn_norm = nn.LayerNorm(D, eps=eps, bias=facts.biases)
         self.ffn = GatedFeedForward(config) if facts.gated else FeedForward(config)
         self.ffn_norm = nn.LayerNorm(D, eps=eps, bias=facts.biases)
-        self.attn_dropout, self.ffn_dropout = (nn.Dropout(share) for share in config.added_dropout)
+        attn_share, ffn_share = config.added_dropout
+        self.attn_dropout = Dropout(attn_share, ATTENTION)
+        self.ffn_dropout = Dropout(ffn_share, FEED_FORWARD)
         self.pre_norm = facts.pre_norm
         if self.pre_norm and layer == 0:  # the embeddings are normalised already
             self.attn_norm = nn.Identity()
@@ -139,10 +142,11 @@ class Block(nn.Module):
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         """(N, D) -> (N, D)."""
         if self.pre_norm:  # ModernBERT: the sum itself is never normalised
-            hidden = hidden + self.attn_dropout(self.attn(self.attn_norm(hidden), layout))
-            return hidden + self.ffn_dropout(self.ffn(self.ffn_norm(hidden)))
-        hidden = self.attn_norm(hidden + self.attn_dropout(self.attn(hidden, layout)))
-        return self.ffn_norm(hidden + self.ffn_dropout(self.ffn(hidden)))  # post-norm, as published
+            hidden = hidden + self.attn_dropout(self.attn(self.attn_norm(hidden), layout), layout)
+            return hidden + self.ffn_dropout(self.ffn(self.ffn_norm(hidden)), layout)
+        hidden = self.attn_norm(hidden + self.attn_dropout(self.attn(hidden, layout), layout))
+        # post-norm, as published
+        return self.ffn_norm(hidden + self.ffn_dropout(self.ffn(hidden), layout))
 
 
 class Encoder(nn.Module):

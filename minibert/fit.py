@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 
-from . import answers, data, device, lora, metrics, spec, system
+from . import answers, data, device, lora, metrics, spec, system, wordrows
 from .data import Part, Splits
 from .errors import ConfigError, DataError, TrainingError
 from .folder import MODEL, RunFolder
@@ -162,6 +162,7 @@ def fit(
         t.seeds["order"], t.seeds["dropout"], t.tokens_per_microbatch, t.layer_decay,
     )  # fmt: skip
     name = f"{task.task.name}, fold {fold}" if fold else task.task.name
+    wordrows.set_apart(model.encoder.embeddings, set().union(*encoded["train"].ids))
     course = Course.new(model, plan, fold)
     if checkpoints.resumed:
         checkpoints.restore(course)

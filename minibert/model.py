@@ -76,7 +76,7 @@ class Model(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.encoder.embeddings.word.weight.device
+        return self.encoder.embeddings.norm.weight.device
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """(N,) tokens -> logits (B, C), (B,); or hidden (N, D) without a head."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .errors import TrainingError
 from .processes import ALONE, World
+from .wordrows import WordRows
 
 
 class AdamW(torch.optim.AdamW):
@@ -24,6 +25,11 @@ class AdamW(torch.optim.AdamW):
         super().__init__(parameter_groups(model, weight_decay, layer_decay), lr=0.0, fused=True)
         self.trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.layers = tuple(dict.fromkeys(layer_of(name) for name, _ in self.trained))
+        tables = [
+            table for table in model.modules() if isinstance(table, WordRows) and table.used.requires_grad
+        ]
+        self.idle = [(table, group) for table in tables for group in self.param_groups
+                     if any(p is table.used for p in group["params"])]  # fmt: skip
 
     def update(self, rate: float, total: Tensor, count: Tensor, clip: float, world: World = ALONE) -> Tensor:
         """One step down: (3 + layers,) mean loss, gradient norm before clipping, count, norm by layer.
@@ -47,6 +53,9 @@ class AdamW(torch.optim.AdamW):
             self.grad_scale = None
             torch._foreach_mul_([grad for _, grad in held], (shrink / count).item())
         self.step()
+        for table, group in self.idle:
+            if group["weight_decay"]:
+                table.idle.mul_(1 - group["lr"] * group["weight_decay"] * finite)
         self.zero_grad(set_to_none=True)
         return torch.cat([torch.stack([mean, norm, count]), by_layer])
 

@@ -42,6 +42,33 @@ def test_precision():
         device.precision("float23", CPU)
 
 
+def test_products_stay_exact_whichever_library_makes_them(monkeypatch):
+    device.pick("cpu")
+    assert device.exact_products() and device.products() in ("oneDNN", "torch's own")
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
+    if not hasattr(matmul, "fp32_precision"):
+        return
+    before = matmul.fp32_precision
+    try:
+        monkeypatch.setattr(device, "cpu_name", lambda: "AMD EPYC")
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+        matmul.fp32_precision = "ieee"
+        monkeypatch.setattr(device, "exact_products", lambda: False)
+        assert device.products.__wrapped__() == "torch's own" and matmul.fp32_precision == "ieee"
+        monkeypatch.setattr(device, "exact_products", lambda: True)
+        assert device.products.__wrapped__() == "oneDNN" and matmul.fp32_precision == "bf16"
+        assert device.products.__wrapped__() == "torch's own", "what a user has chosen is left alone"
+    finally:
+        matmul.fp32_precision = before
+
+
+def test_a_probe_that_rounds_is_seen(monkeypatch):
+    real = torch.Tensor.__matmul__
+    rounded = lambda a, b: real(a.bfloat16().float(), b.bfloat16().float()) if a.dtype == torch.float32 else real(a, b)  # fmt: skip  # noqa: E731
+    monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
+    assert not device.exact_products()
+
+
 def test_a_cpu_build_beside_a_card_is_said(monkeypatch):
     monkeypatch.setattr(device.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -35,15 +35,17 @@ HOUSE = {
     "system": "errors",
     "device": "errors",
     "processes": "",
-    "optim": "errors processes",
+    "wordrows": "",
+    "optim": "errors processes wordrows",
     "lora": "errors",
     "recompute": "",
     "oracle": "errors",
     "batch": "errors",
     "kernels": "batch errors progress system",
     "variants": "batch config",
+    "dropout": "batch kernels",
     "trace": "batch errors kernels variants",
-    "encoder": "batch config errors kernels trace variants",
+    "encoder": "batch config dropout errors kernels trace variants",
     "pooling": "batch errors",
     "heads": "batch config errors families pooling variants",
     "tokenize": "config errors progress",
@@ -74,7 +76,7 @@ MEETING = {"__init__", "__main__", "cli", "fit", "predict", "results", "run", "v
 
 # A package from elsewhere -> the units that may import it. Not listed: nobody may.
 ELSEWHERE = {
-    "torch": "batch kernels variants pooling sentence saving loading trace encoder heads processes optim lora recompute oracle device train learner pretrain ask safefile checkpoint model verify fit standing resume",
+    "torch": "batch kernels dropout variants pooling sentence saving loading trace encoder heads processes wordrows optim lora recompute oracle device train learner pretrain ask safefile checkpoint model verify fit standing resume",
     "numpy": "metrics train learner masking pretrain tokenize align model data baseline fit predict results scratch answers counts taggers",
     "pandas": "data predict results",
     "sklearn": "baseline taggers",

@@ -100,6 +100,12 @@ def threshold(p: float) -> int:
     return min(round(p * 2**32), 2**32 - 1) - 2**31
 
 
+def drop_hidden(x: Tensor, layout: Layout, dropout: Dropout) -> Tensor:
+    """(N, D) -> (N, D): each number scaled or 0. A token draws as a query of head 0 would, its columns as keys."""
+    queries = query_keys(layout, 1, dropout)[:, :, 0]  # (2, N)
+    return (x * (1 / (1 - dropout.p))).masked_fill(dropped(queries, 0, x.shape[1], dropout.p), 0.0)
+
+
 def masks(layout: Layout, heads: int, dropout: Dropout) -> list[Tensor]:
     """For each text (H, n, n) float64: 0 where dropped, else 1 / (1 - p)."""
     texts = query_keys(layout, heads, dropout).mT.split(layout.lengths, dim=2)  # each (2, H, n)

@@ -320,7 +320,43 @@ template <typename T> void run(const Call<T>& x, bool backward, int threads) {
   }
 }
 
+// ---- dropout of hidden states ------------------------------------------------------------------------
+
+// Every number of x (tokens, width) kept and scaled, or 0: a token draws as a query of head 0 would, its
+// columns as keys. Forward and backward are the same.
+template <typename T>
+void drop_hidden(const T* x, T* out, const int32_t* starts, const int64_t* rows, long texts, long width,
+                 const Dropout& drop, int threads) {
+#pragma omp parallel num_threads(threads)
+  {
+    long text = -1;
+    Words text_words{};
+#pragma omp for schedule(static)
+    for (long token = 0; token < starts[texts]; ++token) {
+      if (text < 0 || token >= starts[text + 1]) {
+        text = std::upper_bound(starts, starts + texts + 1, int32_t(token)) - starts - 1;
+        text_words = text_key(drop, rows[text]);
+      }
+      const Words query =
+          philox({uint32_t(token - starts[text]), 0, text_words.c, text_words.d}, text_words.a, text_words.b);
+      const T *from = x + token * width, scale = T(drop.scale);
+      T* to = out + token * width;
+      long j = 0;
+      for (; j + WIDE<T> <= width; j += WIDE<T>) {
+        const auto keep = kept<T>(query, j, drop.threshold);
+        store(to + j, keep ? load(from + j) * scale : vec<T>{});
+      }
+      const auto keep = kept<T>(query, j, drop.threshold);
+      for (long l = 0; j + l < width; ++l) to[j + l] = keep[l] ? from[j + l] * scale : T(0);
+    }
+  }
+}
+
 extern "C" {
+void dropout_float(const float* x, float* out, const int32_t* starts, const int64_t* rows, int64_t texts, int64_t width,
+                   const Dropout* drop, int threads) { drop_hidden(x, out, starts, rows, texts, width, *drop, threads); }
+void dropout_double(const double* x, double* out, const int32_t* starts, const int64_t* rows, int64_t texts, int64_t width,
+                    const Dropout* drop, int threads) { drop_hidden(x, out, starts, rows, texts, width, *drop, threads); }
 void attention_float(const Call<float>* call, int backward, int threads) { run(*call, backward, threads); }
 void attention_double(const Call<double>* call, int backward, int threads) { run(*call, backward, threads); }
 }

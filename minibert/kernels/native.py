@@ -79,15 +79,16 @@ def build(really: bool) -> str:
     """'' if the kernel can run here, else why not; compiles and loads it only if `really`."""
     if os.environ.get("MINIBERT_NATIVE") == "0":
         return "is switched off by MINIBERT_NATIVE=0"
-    compiler = find_compiler()
-    if not compiler:
-        return "needs a C++ compiler (g++ or clang++), and none was found"
-    if really and "library" not in built:
-        try:
-            built["library"] = ctypes.CDLL(str(compiled(compiler)))
-        except (EnvironmentProblem, OSError) as problem:
-            built["library"] = f"could not be compiled: {problem}"
-            say(f"attention kernel native {built['library']}")
+    if "library" not in built:
+        compiler = find_compiler()
+        if not compiler:
+            return "needs a C++ compiler (g++ or clang++), and none was found"
+        if really:
+            try:
+                built["library"] = ctypes.CDLL(str(compiled(compiler)))
+            except (EnvironmentProblem, OSError) as problem:
+                built["library"] = f"could not be compiled: {problem}"
+                say(f"attention kernel native {built['library']}")
     found = built.get("library", "")
     return found if isinstance(found, str) else ""
 
@@ -182,6 +183,17 @@ def run(layout: Layout, scale: float, dropout: Dropout | None, **tensors: Tensor
         call.drop = DropoutFields(*dropout.key, 1 / (1 - dropout.p), threshold(dropout.p), 1)
     function = getattr(built["library"], FUNCTIONS[q.dtype])
     function(ctypes.byref(call), int("grad" in tensors), torch.get_num_threads())
+
+
+def drop_hidden(x: Tensor, layout: Layout, dropout: Dropout) -> Tensor:
+    """(N, D), contiguous, float32 or float64 -> (N, D): counter.drop_hidden in C++."""
+    out, starts, rows = torch.empty_like(x), layout.cu_seqlens.contiguous(), rows_of(layout).contiguous()
+    fields = DropoutFields(*dropout.key, 1 / (1 - dropout.p), threshold(dropout.p), 1)
+    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, out, starts, rows)]
+    sizes = [NUMBERS(len(layout.lengths)), NUMBERS(x.shape[1])]
+    function = getattr(built["library"], FUNCTIONS[x.dtype].replace("attention", "dropout"))
+    function(*pointers, *sizes, ctypes.byref(fields), torch.get_num_threads())
+    return out
 
 
 @register(
