@@ -130,11 +130,12 @@ def memory_named() -> Iterator[None]:
     """Turn running out of memory, on a card or in RAM, into a problem with a name and a way out."""
     try:
         yield
-    except RuntimeError as problem:  # torch.OutOfMemoryError is one
-        if not isinstance(problem, torch.OutOfMemoryError) and "not enough memory" not in str(problem):
+    except (RuntimeError, MemoryError) as problem:  # torch.OutOfMemoryError is the first
+        words = str(problem) or "the machine has no more"
+        if not isinstance(problem, (torch.OutOfMemoryError, MemoryError)) and "CPUAllocator" not in words:
             raise
         raise OutOfMemory(
-            f"memory ran out: {str(problem).splitlines()[0]}",
+            f"memory ran out: {words.splitlines()[0]}",
             "Lower [train] tokens_per_microbatch, or [model] max_tokens.",
         ) from None
 

@@ -14,6 +14,7 @@ EXIT_CODES = {
     "DataError": 2,
     "TrainingError": 1,
     "EnvironmentProblem": 1,
+    "OutOfMemory": 1,
 }
 
 

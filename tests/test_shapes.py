@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from minibert import batch as batches
-from minibert import encoder, heads, pooling, variants
+from minibert import dropout, encoder, heads, pooling, variants
 from minibert.batch import PackedBatch, pad, unpad
 from minibert.families import reads
 from minibert.kernels import Dropout, counter, padded, reference, sdpa, tiled
@@ -118,7 +118,7 @@ def test_every_module_says_what_comes_in_and_goes_out():
         module(*inputs)
     every = {
         x
-        for file in (encoder, variants, pooling, heads)
+        for file in (dropout, encoder, variants, pooling, heads)
         for x in vars(file).values()
         if inspect.isclass(x) and issubclass(x, nn.Module) and x.__module__ == file.__name__
     }

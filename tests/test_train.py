@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
+import threading
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from minibert import optim
-from minibert.errors import TrainingError
+from minibert.errors import DataError, OutOfMemory, TrainingError
 from minibert.train import Plan, State, train
 
 TEXTS = 23
@@ -168,6 +171,119 @@ def test_train_mode_is_on_in_every_step_even_after_an_evaluation():
     for _ in train(model, loss, LENGTHS, Plan(TEXTS, 2, 8, 1e-2)):
         model.eval()
     assert modes and all(modes)
+
+
+class Short:
+    """A loss whose memory holds so many tokens, forward or, where `late`, backward."""
+
+    def __init__(self, model, tokens, late=False):
+        self.model, self.tokens, self.late, self.sizes = model, tokens, late, []
+
+    def __call__(self, places, key):
+        size = sum(LENGTHS[p] for p in places)
+        self.sizes.append(size)
+        if size > self.tokens and not self.late:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        total, count = loss_of(self.model)(places, key)
+        if size > self.tokens:
+            total.register_hook(self.breaks)
+        return total, count
+
+    def breaks(self, grad):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes")  # fmt: skip
+
+
+LIMITED = """
+import resource, sys, torch
+from minibert.train import Plan, State, train
+model = torch.nn.Linear(4, 1).double()
+for p in model.parameters(): torch.nn.init.constant_(p, 0.1)
+def loss_of(places, key):
+    wide = torch.ones(len(places), 2**21, 4, dtype=torch.float64) * torch.tensor(places)[:, None, None]  # 64 MB a text
+    return model(wide).mean(1).exp().sum(), torch.tensor(float(len(places)))
+state = State.new(model, plan := Plan(16, 1, 16, 1e-2, tokens_per_microbatch=16000))
+if sys.argv[1] == "short":
+    taken = int(next(x for x in open("/proc/self/status") if x.startswith("VmSize")).split()[1]) * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (taken + 900 * 2**20,) * 2)
+for step in train(model, loss_of, [1000] * 16, plan, state):
+    print(repr(step.loss), step.grad_norm, step.tokens_per_microbatch)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
+def test_a_process_that_really_runs_short_goes_on():
+    told = {}
+    for how in ("enough", "short"):
+        done = subprocess.run(
+            [sys.executable, "-c", LIMITED, how], capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        told[how] = [line.split() for line in done.stdout.splitlines()]
+    for enough, short in zip(told["enough"], told["short"], strict=True):
+        assert float(enough[0]) == pytest.approx(float(short[0]), rel=1e-8), "two million numbers are summed"
+        assert float(enough[1]) == pytest.approx(float(short[1]), rel=1e-8)
+    assert int(told["short"][0][2]) < int(told["enough"][0][2]) == 16000, "it was split"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_step_that_memory_is_too_short_for_is_split_and_comes_to_the_same(late):
+    whole, wanted = run(Plan(TEXTS, 2, 8, 1e-2))
+    model, plan = toy(), Plan(TEXTS, 2, 8, 1e-2)
+    short = Short(model, 20, late)
+    state = State.new(model, plan)
+    steps = list(train(model, short, LENGTHS, plan, state))
+    assert [s.loss for s in steps] == pytest.approx([s.loss for s in whole], rel=1e-12)
+    assert [s.grad_norm for s in steps] == pytest.approx([s.grad_norm for s in whole], rel=1e-12)
+    assert max(float((a - b.detach()).abs().max()) for a, b in zip(wanted, model.parameters())) < 1e-12
+    assert max(short.sizes) > 20 >= state.budget and steps[0].tokens_per_microbatch == state.budget
+    assert short.sizes.index(max(short.sizes)) == 0 and sum(size > 20 for size in short.sizes) <= 3
+
+
+def test_a_text_that_memory_is_too_short_for_ends_it_and_no_weight_has_changed():
+    model = toy()
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(OutOfMemory, match=r"memory ran out.*\n.*tokens_per_microbatch"):
+        list(train(model, Short(model, 2), LENGTHS, Plan(TEXTS, 1, 8, 1e-2)))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
+
+
+def test_norms_by_layer_make_the_norm_of_all():
+    steps, _ = run(Plan(TEXTS, 1, 8, 1e-2))
+    for step in steps:
+        assert math.hypot(*step.layer_norms.values()) == pytest.approx(step.grad_norm, rel=1e-9)
+
+
+def test_texts_are_made_ready_in_a_thread_a_step_ahead():
+    model, made, used = toy(), [], []
+
+    def prepare(places, key):
+        made.append((key[1], threading.current_thread() is threading.main_thread()))
+        return INPUTS[places], TARGETS[places]
+
+    def loss(inputs, targets):
+        used.append(len(made))
+        return F.cross_entropy(model(inputs), targets, reduction="sum"), torch.tensor(float(len(targets)))
+
+    plan = Plan(TEXTS, 2, 8, 1e-2)
+    found = [s.loss for s in train(model, loss, LENGTHS, plan, prepare=prepare)]
+    assert found == pytest.approx([s.loss for s in run(plan)[0]], rel=1e-12)
+    assert made == [(0, True)] + [(n, False) for n in range(1, 6)], (
+        "each once, and only the first is waited for"
+    )
+
+
+def test_what_fails_in_the_thread_is_raised():
+    def prepare(places, key):
+        if key[1] == 2:
+            raise DataError("text 7 has no tokens")
+        return places, key
+
+    model, steps = toy(), []
+    with pytest.raises(DataError, match="text 7"):
+        for step in train(model, loss_of(model), LENGTHS, Plan(TEXTS, 2, 8, 1e-2), prepare=prepare):
+            steps.append(step)
+    assert len(steps) == 2
 
 
 def test_biases_and_layernorm_do_not_decay():
