@@ -31,6 +31,7 @@ HOUSE = {
     "metrics": "counts",
     "progress": "",
     "config": "errors families",
+    "flops": "config",
     "spec": "errors kinds",
     "system": "errors",
     "device": "errors",
