@@ -110,6 +110,12 @@ def run(
             help="Go on with an interrupted run from its newest checkpoint, as if nothing had been.",
         ),
     ] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Only measure how many tokens at once go fastest, and propose it.")
+    ] = False,
+    explain_speed: Annotated[
+        bool, typer.Option("--explain-speed", help="Only measure where a step's time goes.")
+    ] = False,
     kernel_file: KernelFile = None,
     debug: Debug = False,
 ) -> int:
@@ -127,6 +133,12 @@ def run(
     from .progress import say
     from .run import headline
     from .run import run as run_task
+
+    if tune or explain_speed:
+        from .speed import measured
+
+        say(measured(task, tune, explain_speed), sys.stdout)
+        return 0
 
     folder = out or again or Path("runs") / task.task.name
     outcome = run_task(task, folder, overwrite=overwrite, resume=resume)

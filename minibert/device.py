@@ -145,6 +145,12 @@ def pinned(tensors: Any, device: torch.device) -> Any:
     return tensors.pin_memory() if device.type == "cuda" else tensors
 
 
+def wait(device: torch.device) -> None:
+    """Until a card has done all that it was told; a CPU has, always."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def free() -> None:
     """Give back what a step left behind that failed, so that a smaller one finds room."""
     gc.collect()  # the failed step's graph hangs in the traceback's frames

@@ -14,13 +14,14 @@ import torch
 
 from . import answers, data, device, lora, metrics, spec, system, wordrows
 from .data import Part, Splits
-from .errors import ConfigError, DataError, TrainingError
+from .errors import ConfigError, TrainingError
 from .folder import MODEL, RunFolder
 from .kinds import KINDS, each_label, metrics_of
 from .learner import Learner
 from .loading import load
 from .model import Model
 from .progress import Bar
+from .reading import Parts
 from .recompute import recompute
 from .resume import Checkpoints
 from .spec import TaskSpec
@@ -37,7 +38,7 @@ class Fitted:
 
     splits: Splits
     model: Model
-    encoded: dict[str, Encoded]
+    encoded: Parts
     test: np.ndarray  # probabilities (n, C), of tokens (words, C), or values (n,)
     reached: Reached = field(default_factory=Reached)
     course: Course | None = None  # of a training that is over, for a stop before the test part is done
@@ -128,22 +129,11 @@ def set_apart(task: TaskSpec, model: Model) -> None:
         recompute(encoder)
 
 
-def encode_all(task: TaskSpec, model: Model, splits: Splits) -> dict[str, Encoded]:
-    """Token ids of the three parts."""
-    out = {}
-    for part in (splits.train, splits.validation, splits.test):
-        try:
-            out[part.name] = model.read(part.texts, part.pairs, rows=part.rows.tolist())
-        except DataError as problem:
-            raise DataError(f"{part.table.path} ({part.name}): {problem.message}", problem.fix) from None
-    return out
-
-
 def fit(
     task: TaskSpec,
     splits: Splits,
     model: Model,
-    encoded: dict[str, Encoded],
+    encoded: Parts,
     folder: RunFolder,
     stop: system.Stop,
     checkpoints: Checkpoints,
@@ -153,16 +143,8 @@ def fit(
 
     A run that is stopped saves where it is; one that diverges saves its best epoch before it says so.
     """
-    wanted = answers.wanted(task.task.kind, splits.train.targets, splits.labels)
-    t, lengths = task.train, encoded["train"].lengths.tolist()
-    _, autocast = device.precision(t.dtype, model.device)
-    learner = Learner(model, encoded["train"], wanted, weights_of(task, splits), autocast)
-    plan = Plan(
-        len(splits.train), t.epochs, t.batch_size, t.learning_rate, t.warmup, t.weight_decay, t.clip,
-        t.seeds["order"], t.seeds["dropout"], t.tokens_per_microbatch, t.layer_decay,
-    )  # fmt: skip
+    plan, learner = plan_of(task, splits), learner_of(task, splits, model, encoded["train"])
     name = f"{task.task.name}, fold {fold}" if fold else task.task.name
-    wordrows.set_apart(model.encoder.embeddings, set().union(*encoded["train"].ids))
     course = Course.new(model, plan, fold)
     if checkpoints.resumed:
         checkpoints.restore(course)
@@ -177,6 +159,7 @@ def fit(
                 + (f", of which {done:,} are done" if done else "")
             )
             bar.advance(done)
+            lengths = encoded["train"].lengths.tolist()
             steps = train(model, learner, lengths, plan, course.state, prepare=learner.prepare)
             epochs(task, fitted, steps, folder, stop, bar, checkpoints)
     except TrainingError as problem:
@@ -191,6 +174,23 @@ def fit(
         fitted.course = None  # from here on the model is no longer where the training stopped
     course.best.restore()
     return fitted
+
+
+def plan_of(task: TaskSpec, splits: Splits) -> Plan:
+    """What the spec asks of the loop, as numbers."""
+    t = task.train
+    return Plan(
+        len(splits.train), t.epochs, t.batch_size, t.learning_rate, t.warmup, t.weight_decay, t.clip,
+        t.seeds["order"], t.seeds["dropout"], t.tokens_per_microbatch, t.layer_decay,
+    )  # fmt: skip
+
+
+def learner_of(task: TaskSpec, splits: Splits, model: Model, encoded: Encoded) -> Learner:
+    """The model with what it learns from; word rows that occur in no training text are set apart."""
+    wordrows.set_apart(model.encoder.embeddings, set().union(*encoded.ids))
+    wanted = answers.wanted(task.task.kind, splits.train.targets, splits.labels)
+    _, autocast = device.precision(task.train.dtype, model.device)
+    return Learner(model, encoded, wanted, weights_of(task, splits), autocast)
 
 
 def weights_of(task: TaskSpec, splits: Splits) -> np.ndarray | None:

@@ -17,18 +17,18 @@ from typing import Any
 from . import __version__, baseline, catalogue, data, device, report, spec, system
 from .data import Splits
 from .errors import ConfigError, MiniBertError, TrainingError
-from .fit import Fitted, encode_all, fit, new_model, predict_test, weights_of
+from .fit import Fitted, fit, new_model, predict_test, weights_of
 from .folder import CHECKPOINTS, MODEL, RunFolder, alone, check_folder, check_unfinished
 from .kinds import KINDS
 from .metrics import HIGHER_IS_BETTER
 from .model import Model
 from .progress import say
+from .reading import Parts, encode_all
 from .results import describe_data, environment, write_scores
 from .resume import Checkpoints, Saved
 from .saving import check_place
 from .spec import TaskSpec
 from .standing import Reached
-from .tokenize import Encoded
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def check_out(task: TaskSpec, out: Path, overwrite: bool) -> None:
         raise ConfigError(f"a name or path of the spec can't be written down: {problem}") from None
 
 
-def look_ahead(task: TaskSpec) -> tuple[list[Splits], Model, dict[str, Encoded]]:
+def look_ahead(task: TaskSpec) -> tuple[list[Splits], Model, Parts]:
     """The splits, and of the first one the model and token ids; raises what bad input would raise later."""
     place = device.pick(task.train.device)
     if device.hint():
@@ -151,7 +151,7 @@ def look_ahead(task: TaskSpec) -> tuple[list[Splits], Model, dict[str, Encoded]]
 def carry_out(
     task: TaskSpec,
     splits: list[Splits],
-    ready: tuple[Model, dict[str, Encoded]],
+    ready: tuple[Model, Parts],
     folder: RunFolder,
     stop: system.Stop,
     checkpoints: Checkpoints,
@@ -199,7 +199,7 @@ def carry_out(
 def learned(
     task: TaskSpec,
     splits: Splits,
-    ready: tuple[Model, dict[str, Encoded]] | None,
+    ready: tuple[Model, Parts] | None,
     folder: RunFolder,
     stop: system.Stop,
     checkpoints: Checkpoints,
@@ -217,7 +217,7 @@ def learned(
     return fitted
 
 
-def taken_up(splits: Splits, saved: Saved, ready: tuple[Model, dict[str, Encoded]]) -> Fitted:
+def taken_up(splits: Splits, saved: Saved, ready: tuple[Model, Parts]) -> Fitted:
     """A fold that was done before the run was interrupted. Its model stays as published: it has answered already."""
     test = saved.tensors("test")["test"]["test"].numpy()
     return Fitted(splits, *ready, test, Reached(**saved.facts["reached"]))

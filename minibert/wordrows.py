@@ -72,6 +72,6 @@ class WordRows(nn.Module):
 
 def set_apart(embeddings: nn.Module, ids: Iterable[int]) -> None:
     """Let an encoder's embeddings learn the words that occur, if they learn at all and not all occur."""
-    ids = set(ids)
-    if embeddings.word.weight.requires_grad and len(ids) < embeddings.word.num_embeddings:
-        embeddings.word = WordRows(embeddings.word, ids)
+    word, ids = embeddings.word, set(ids)
+    if isinstance(word, nn.Embedding) and word.weight.requires_grad and len(ids) < word.num_embeddings:
+        embeddings.word = WordRows(word, ids)
