@@ -50,6 +50,11 @@ class WordRows(nn.Module):
         """(N,) -> (N, E). In training only the ids that it was made with."""
         return F.embedding(self.place.index_select(0, ids), self.used if self.training else self.table)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> WordRows:
+        """A copy whose parameter lies in its own table, too."""
+        word = nn.Embedding(*self.table.shape, _weight=self.weight)
+        return WordRows(word, self.order[: len(self.used)].tolist()).train(self.training)
+
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         destination[f"{prefix}weight"] = self.weight
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -78,6 +80,18 @@ def test_weights_load_into_it_and_go_on():
     plain.load_state_dict(model.state_dict())
     with pytest.raises(RuntimeError, match="embeddings.word.weight"):
         other.load_state_dict({k: v for k, v in model.state_dict().items() if "word" not in k})
+
+
+def test_a_copy_learns_by_itself():
+    model = Toy(True)
+    learn(model, 0.1)
+    other = copy.deepcopy(model)
+    kept = other.state_dict()["embeddings.word.weight"].clone()
+    assert torch.equal(kept, model.state_dict()["embeddings.word.weight"])
+    learn(model, 0.1)
+    assert torch.equal(other.state_dict()["embeddings.word.weight"], kept)
+    learn(other, 0.1)
+    assert not torch.equal(other.embeddings.word.weight, kept), "its parameter is its table's"
 
 
 def test_a_frozen_table_and_a_full_one_stay_as_they_are():
