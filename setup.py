@@ -68,7 +68,16 @@ setup(
     extras_require={
         "excel": ["openpyxl>=3.1"],
         "parquet": ["pyarrow>=15"],
-        "test": ["pytest>=8", "hypothesis>=6", "ruff", "openpyxl>=3.1", "pyarrow>=15", "build"],
+        "tensorboard": ["tensorboard>=2.18"],
+        "test": [
+            "pytest>=8",
+            "hypothesis>=6",
+            "ruff",
+            "openpyxl>=3.1",
+            "pyarrow>=15",
+            "tensorboard>=2.18",
+            "build",
+        ],
         "browser": ["playwright>=1.40"],
         "peers": ["transformers>=5", "sentence-transformers>=5"],
     },

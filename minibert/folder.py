@@ -29,7 +29,7 @@ FILES = (
     "data.json",
     STATUS,
 )
-MODEL, CHECKPOINTS = "model", "checkpoints"
+MODEL, CHECKPOINTS, TENSORBOARD = "model", "checkpoints", "tensorboard"
 LOCK = ".lock"
 LITTER = (
     ".DS_Store",
@@ -59,6 +59,7 @@ class RunFolder:
     def __init__(self, path: Path | str, overwrite: bool = False, resume: bool = False):
         self.path = Path(path).absolute()
         self.history = self.path / "history.jsonl"
+        self.listeners: list[Callable[[dict[str, Any]], None]] = []  # each is given every event
         if resume:
             check_unfinished(self.path)
             self.remove(p for p in self.path.iterdir() if is_leftover(p.name))
@@ -107,12 +108,15 @@ class RunFolder:
 
     def event(self, event: str, **facts: Any) -> None:
         """A line of history.jsonl, in one write, so that a killed run leaves at most one torn line."""
-        line = json.dumps(finite({"event": event, **facts}), ensure_ascii=False) + "\n"
+        facts = finite({"event": event, **facts})
+        line = json.dumps(facts, ensure_ascii=False) + "\n"
         try:
             with open(self.history, "a", encoding="utf-8", newline="\n") as file:
                 file.write(line)
         except OSError as problem:
             raise system.disk_problem(self.history, problem) from problem
+        for hear in self.listeners:
+            hear(facts)
 
     def cut_history(self, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Cut history.jsonl back to the events that are to be kept; a torn line is none."""
@@ -187,9 +191,15 @@ def check_folder(path: Path, overwrite: bool) -> list[Path]:
         raise ConfigError(
             f"another process is writing a run into {path} right now", "Choose another folder with --out."
         )
-    strange = [p.name for p in held if p.name not in (*FILES, MODEL, CHECKPOINTS) and not is_leftover(p.name)]
+    own = (*FILES, MODEL, CHECKPOINTS, TENSORBOARD)
+    strange = [p.name for p in held if p.name not in own and not is_leftover(p.name)]
     strange += [
         f"{p.parent.name}/{p.name}" for p in path.glob(f"{CHECKPOINTS}/*") if not CHECKPOINT.fullmatch(p.name)
+    ]
+    strange += [
+        str(p.relative_to(path))
+        for p in path.glob(f"{TENSORBOARD}/**/*")
+        if p.is_file() and not p.name.startswith("events.out.tfevents.") and p.name not in LITTER
     ]
     if strange:
         raise ConfigError(

@@ -42,7 +42,13 @@ if TYPE_CHECKING:
 FORMAT = 1  # of a checkpoint's files; a newer one is refused
 MANIFEST, STATE = "MANIFEST.json", "state.json"
 STEP, FOLD = "step-", "fold-"
-FREE = ("checkpoint_steps", "checkpoint_minutes", "keep", "device")  # of [train]: may differ in what goes on
+FREE = (
+    "checkpoint_steps",
+    "checkpoint_minutes",
+    "keep",
+    "device",
+    "trackers",
+)  # of [train]: may differ in what goes on
 
 Tensors = dict[str, dict[str, Tensor]]
 

@@ -29,6 +29,7 @@ from .resume import Checkpoints, Saved
 from .saving import check_place
 from .spec import TaskSpec
 from .standing import Reached
+from .trackers import Trackers
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False, resume: boo
             say(f"stopped on {signal} before training began; nothing was written")
             return Outcome(out, "stopped", 75, {})
         folder = RunFolder(out, overwrite, resume)
+        folder.listeners.append(held.enter_context(Trackers(task.train.trackers, out)).event)
         try:
             system.write_text(folder.path / "spec.toml", task.to_toml())
             return carry_out(task, splits, (first, encoded), folder, stop, checkpoints)
@@ -132,6 +134,7 @@ def check_out(task: TaskSpec, out: Path, overwrite: bool) -> None:
 
 def look_ahead(task: TaskSpec) -> tuple[list[Splits], Model, Parts]:
     """The splits, and of the first one the model and token ids; raises what bad input would raise later."""
+    Trackers.check(task.train.trackers)
     place = device.pick(task.train.device)
     if device.hint():
         say(device.hint())

@@ -138,6 +138,8 @@ class Train:
     )
     checkpoint_minutes: float = key(10.0, "the same every so many minutes; 0: not by the clock", low=0)
     keep: int = key(2, "so many of these checkpoints, the newest, while the run lasts; then none", low=1)
+    trackers: tuple[str, ...] = key((), "who is told every number beside history.jsonl: 'tensorboard' (its extra)",
+                                    choices=("tensorboard",))  # fmt: skip
     device: str = key("auto", "auto, cpu, cuda, cuda:1, mps")
     dtype: str = key("auto", "auto, float32, bfloat16, float64")
 
@@ -276,10 +278,10 @@ def check_table(name: str, schema: type, given: dict[str, Any], problems: list[s
         value = convert(value, types[word])
         if value is WRONG:
             problems.append(f"[{name}] {word} = {given[word]!r} must be {TYPES[str(types[word])]}")
-        elif facts["choices"] and value not in facts["choices"]:
+        elif facts["choices"] and (wrong := [v for v in several(value) if v not in facts["choices"]]):
             known = ", ".join(repr(c) for c in facts["choices"] if c)
             problems.append(
-                f"[{name}] {word} = {value!r} is none of {known}{nearest(value, facts['choices'])}"
+                f"[{name}] {word} = {wrong[0]!r} is none of {known}{nearest(wrong[0], facts['choices'])}"
             )
         elif isinstance(value, (int, float)) and not in_range(value, facts):
             problems.append(
@@ -327,6 +329,11 @@ def convert(value: Any, kind: Any) -> Any:
         if isinstance(option, type) and isinstance(value, option) and not isinstance(value, bool):
             return value
     return WRONG
+
+
+def several(value: Any) -> tuple[Any, ...]:
+    """The values of a list, or the one that there is."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 def in_range(value: float, facts: Any) -> bool:

@@ -56,6 +56,7 @@ HOUSE = {
     "sentence": "config errors pooling safefile variants",
     "catalogue": "errors progress system",
     "folder": "errors system",
+    "trackers": "errors folder progress",
     "saving": "checkpoint config device errors families folder lora sentence system tokenize",
     "model": "align answers batch checkpoint config device encoder errors kinds pooling saving tokenize trace",
     "loading": "catalogue checkpoint config device encoder errors families folder heads model pooling saving sentence tokenize",
@@ -92,6 +93,7 @@ ELSEWHERE = {
 # ... and inside a function only, because it is optional or slow to load.
 INSIDE = {
     "transformers": "oracle",
+    "torch": "trackers",
     "pandas": "model",
     "rich": "progress",
     "openpyxl": "data",
