@@ -86,7 +86,8 @@ def main(
 
 @app.command(
     epilog="Examples:  minibert run reuters8   |   minibert run worry.toml --out runs/w1 --set train.epochs=5"
-    "   |   minibert run runs/w1 --resume"
+    "   |   minibert run runs/w1 --resume   |   minibert run reuters8 --seeds 5"
+    "   |   minibert run reuters8 --sweep learning_rate=5e-5,1e-4 --seeds 3"
 )
 @verb
 def run(
@@ -99,6 +100,16 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME if absent.")] = None,
     set: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key: train.epochs=3. May be repeated.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Run with seeds 0, 1, ... so many; mean and spread of every score.")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            help="Try values of a key: learning_rate=1e-5,2e-5. Repeated, a grid. Validation chooses.",
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier run in this folder.")
@@ -119,7 +130,9 @@ def run(
     kernel_file: KernelFile = None,
     debug: Debug = False,
 ) -> int:
-    """Fine-tune, test, compare with a baseline, and write the report."""
+    """Fine-tune, test, compare with a baseline, and write the report.
+
+    Of several runs, the exit code is 1 if any of them failed; the others stand."""
     from . import catalogue
     from . import spec as specs
 
@@ -128,6 +141,8 @@ def run(
         from . import kernels
 
         changes.setdefault("model.kernel", kernels.register_file(kernel_file)[0])
+    if seeds is not None or sweep or (resume and (Path(spec) / "summary.json").is_file()):
+        return run_several(spec, changes, seeds, sweep or [], out, overwrite, resume)
     again = Path(spec) if resume and (Path(spec) / "spec.toml").is_file() else None
     task = specs.load(again / "spec.toml" if again else catalogue.locate_task(spec), changes)
     from .progress import say
@@ -144,6 +159,26 @@ def run(
     outcome = run_task(task, folder, overwrite=overwrite, resume=resume)
     if outcome.status == "completed":
         say(headline(outcome), sys.stdout)
+    return outcome.exit_code
+
+
+def run_several(
+    spec: str,
+    changes: dict[str, str],
+    seeds: int | None,
+    sweep: list[str],
+    out: Path | None,
+    overwrite: bool,
+    resume: bool,
+) -> int:
+    """`run` with --seeds or --sweep."""
+    from . import sweep as several
+    from .progress import say
+
+    plan, folder = several.planned(spec, changes, seeds, sweep, resume)
+    outcome = several.sweep(plan, out or folder, overwrite=overwrite, resume=resume)
+    if outcome.status == "completed":
+        say(several.headline(outcome), sys.stdout)
     return outcome.exit_code
 
 

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ FILES = (
     STATUS,
 )
 MODEL, CHECKPOINTS, TENSORBOARD = "model", "checkpoints", "tensorboard"
+SUMMARY = "summary.json"  # of a folder that holds several runs
 LOCK = ".lock"
 LITTER = (
     ".DS_Store",
@@ -47,6 +48,9 @@ def model_of(folder: Path) -> Path:
     """The model of a run folder; any other folder is returned as it is."""
     if not (folder / "spec.toml").is_file() or (folder / "config.json").is_file():
         return folder
+    if (folder / SUMMARY).is_file():
+        one = read_json(folder / SUMMARY).get("model") or "seed-0"
+        raise ConfigError(f"{folder} holds several runs", f"Name one of them, such as {folder / one}.")
     if not (folder / MODEL).is_dir():
         raise ConfigError(f"{folder} is a run folder without {MODEL}/: the run did not get so far")
     return folder / MODEL
@@ -62,29 +66,18 @@ class RunFolder:
         self.listeners: list[Callable[[dict[str, Any]], None]] = []  # each is given every event
         if resume:
             check_unfinished(self.path)
-            self.remove(p for p in self.path.iterdir() if is_leftover(p.name))
+            remove(p for p in self.path.iterdir() if is_leftover(p.name))
         else:
-            self.remove(check_folder(self.path, overwrite))
+            remove(check_folder(self.path, overwrite))
             self.claim()
         self.status("running")
-
-    def remove(self, paths: Iterable[Path]) -> None:
-        """Delete files and folders of the run."""
-        for old in list(paths):
-            try:
-                if old.is_dir() and not old.is_symlink():
-                    shutil.rmtree(old)
-                else:
-                    old.unlink(missing_ok=True)
-            except OSError as problem:
-                raise system.disk_problem(old, problem) from problem
 
     def finish(self, **facts: Any) -> None:
         """Say that the run is completed, and let go of what only an unfinished one needs."""
         self.status("completed", **facts)
         for rest in (self.path / CHECKPOINTS, self.path / LOCK):
             with contextlib.suppress(EnvironmentProblem):  # Windows removes no file that is open
-                self.remove([rest] if rest.exists() else [])
+                remove([rest] if rest.exists() else [])
 
     def claim(self) -> None:
         """Make the folder this run's. Of two that start together one creates the file; the other is refused."""
@@ -126,6 +119,18 @@ class RunFolder:
         system.write_text(
             self.history, "".join(line for line in lines if (event := event_of(line)) and keep(event))
         )
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Delete files and folders of a run."""
+    for old in list(paths):
+        try:
+            if old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old)
+            else:
+                old.unlink(missing_ok=True)
+        except OSError as problem:
+            raise system.disk_problem(old, problem) from problem
 
 
 def event_of(line: str) -> dict[str, Any]:
@@ -209,10 +214,10 @@ def check_folder(path: Path, overwrite: bool) -> list[Path]:
     return held
 
 
-def is_leftover(name: str) -> bool:
+def is_leftover(name: str, of: Collection[str] = (*FILES, MODEL)) -> bool:
     """Whether a killed run left it: a file or model half written under a passing name."""
     found = re.fullmatch(r"\.(.+)\.\w+\.(part|old)", name)
-    return bool(found) and found[1] in (*FILES, MODEL)
+    return bool(found) and found[1] in of
 
 
 def read_status(path: Path) -> str:

@@ -118,6 +118,11 @@ def check_out(task: TaskSpec, out: Path, overwrite: bool) -> None:
     check_folder(out.absolute(), overwrite)
     if overwrite:
         check_place(out / MODEL, out / MODEL, overwrite)
+    check_apart(task, out)
+
+
+def check_apart(task: TaskSpec, out: Path) -> None:
+    """Refuse a folder that the task reads from, and a spec that can't be written into it."""
     d, inside = task.data, out.resolve()
     for word in (task.model.weights, d.train, d.test, d.source, d.validation):
         path = Path(word).resolve() if isinstance(word, str) and word and Path(word).exists() else None

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import tomllib
 import typing
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from .errors import ConfigError, nearest
@@ -105,7 +106,8 @@ class Train:
     epochs: int = key(3, "times through the training texts", low=1)
     learning_rate: float = key(2e-5, "highest step size, reached after warm-up", low=0)
     batch_size: int = key(32, "texts a step", low=1)
-    seed: int = key(0, "of everything drawn; the three below can be set apart", low=0)
+    seed: int = key(0, "of everything drawn; the four below can be set apart", low=0)
+    split_seed: int | None = key(None, "of which rows of [data] source are tested; as seed if absent", low=0)
     head_seed: int | None = key(None, "of the new head's first weights; as seed if absent", low=0)
     order_seed: int | None = key(None, "of the order of the training texts; as seed if absent", low=0)
     dropout_seed: int | None = key(None, "of dropout; as seed if absent", low=0)
@@ -146,7 +148,8 @@ class Train:
     @property
     def seeds(self) -> dict[str, int]:
         """The seed of each thing that is drawn."""
-        apart = {"head": self.head_seed, "order": self.order_seed, "dropout": self.dropout_seed}
+        apart = {"split": self.split_seed, "head": self.head_seed, "order": self.order_seed,
+                 "dropout": self.dropout_seed}  # fmt: skip
         return {"data": self.seed} | {k: self.seed if v is None else v for k, v in apart.items()}
 
 
@@ -204,6 +207,12 @@ class TaskSpec:
 
 
 TABLES = {"task": Task, "data": Data, "model": Weights, "train": Train, "baseline": Baseline}
+KEYS = tuple(f"{table}.{f.name}" for table, schema in TABLES.items() for f in dataclasses.fields(schema))
+
+
+def keys_called(word: str) -> list[str]:
+    """The keys that a word may mean: train.epochs for itself, and for epochs."""
+    return [name for name in KEYS if name == word or name.endswith(f".{word}")]
 
 
 def load(path: Path | str, overrides: dict[str, str] | None = None) -> TaskSpec:
@@ -225,9 +234,8 @@ def load(path: Path | str, overrides: dict[str, str] | None = None) -> TaskSpec:
     for dotted, text in (overrides or {}).items():
         table, _, name = dotted.partition(".")
         if not name or not isinstance(tables.setdefault(table, {}), dict):
-            fields = [f"{t}.{f.name}" for t, schema in TABLES.items() for f in dataclasses.fields(schema)]
-            whole = next((f for f in fields if f.endswith(f".{dotted}")), "")
-            hint = f"; did you mean {whole}={text}?" if whole else ", for example train.epochs=3"
+            whole = keys_called(dotted)
+            hint = f"; did you mean {whole[0]}={text}?" if whole else ", for example train.epochs=3"
             raise ConfigError(f"--set {dotted}={text}: write it as table.key=value{hint}")
         tables[table][name] = parse_value(text)
     where = f"{path} with --set {' --set '.join(overrides)}" if overrides else str(path)
@@ -244,6 +252,14 @@ def parse_value(text: str) -> Any:
 
 def parse(tables: dict[str, Any], *, folder: str = "", where: str = "the spec") -> TaskSpec:
     """Check tables against the schema and build the spec; all problems in one ConfigError."""
+    spec, problems = checked(tables, folder)
+    if problems:
+        raise ConfigError(f"{where}:\n" + "\n".join(f"  {p}" for p in problems))
+    return spec
+
+
+def checked(tables: dict[str, Any], folder: str = "") -> tuple[TaskSpec | None, list[str]]:
+    """The spec, where nothing is wrong with it, and what is."""
     problems: list[str] = []
     parts: dict[str, Any] = {}
     for name in tables:
@@ -257,12 +273,10 @@ def parse(tables: dict[str, Any], *, folder: str = "", where: str = "the spec") 
         values = check_table(name, schema, given, problems)
         if not any(p.startswith(f"[{name}]") for p in problems):
             parts[name] = schema(**values)
-    if not problems:
-        spec = TaskSpec(**parts, folder=folder)
-        problems = contradictions(spec)
     if problems:
-        raise ConfigError(f"{where}:\n" + "\n".join(f"  {p}" for p in problems))
-    return spec
+        return None, problems
+    spec = TaskSpec(**parts, folder=folder)
+    return spec, contradictions(spec)
 
 
 def check_table(name: str, schema: type, given: dict[str, Any], problems: list[str]) -> dict[str, Any]:
@@ -429,6 +443,15 @@ def scored_metric(spec: TaskSpec, labels: Collection[str]) -> str:
     """The same as a score that people read and baselines are tuned on: the loss is none."""
     chosen = chosen_metric(spec, labels)
     return default_metric(spec.task.kind, labels) if chosen == "loss" else chosen
+
+
+def brief(value: Any) -> str:
+    """A value as short as it can be told: 1e-5, head, the last part of a path."""
+    if isinstance(value, float):
+        return re.sub(r"e([+-])0(?=\d)", r"e\1", f"{value:g}").replace("e+", "e")
+    if isinstance(value, str):
+        return PurePath(value).name or value
+    return "as published" if value is None else toml_value(value)
 
 
 def toml_value(value: Any) -> str:

@@ -161,6 +161,11 @@ class Stop:
         for number, old in self._old.items():
             with contextlib.suppress(ValueError, OSError, TypeError):
                 signal.signal(number, old)
+            around = getattr(old, "__self__", None)
+            if isinstance(
+                around, Stop
+            ):  # of several runs: a signal that came too late for this one is theirs
+                around.requested = around.requested or self.requested
 
 
 def me() -> dict[str, Any]:

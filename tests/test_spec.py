@@ -111,14 +111,16 @@ def test_what_is_no_spec_is_said(tmp_path, text):
 
 
 def test_seeds_can_be_set_apart():
-    assert spec.parse(changed("train", seed=4)).train.seeds == {
-        "data": 4,
-        "head": 4,
-        "order": 4,
-        "dropout": 4,
-    }
-    apart = spec.parse(changed("train", seed=4, head_seed=0, dropout_seed=9)).train.seeds
-    assert apart == {"data": 4, "head": 0, "order": 4, "dropout": 9}
+    names = ("data", "split", "head", "order", "dropout")
+    assert spec.parse(changed("train", seed=4)).train.seeds == dict.fromkeys(names, 4)
+    apart = spec.parse(changed("train", seed=4, split_seed=1, head_seed=0, dropout_seed=9)).train.seeds
+    assert apart == {"data": 4, "split": 1, "head": 0, "order": 4, "dropout": 9}
+
+
+def test_a_word_may_mean_a_key_of_any_table():
+    assert spec.keys_called("epochs") == spec.keys_called("train.epochs") == ["train.epochs"]
+    assert spec.keys_called("kind") == ["task.kind", "baseline.kind"]
+    assert spec.keys_called("rain.epochs") == spec.keys_called("poch") == []
 
 
 def test_paths_become_absolute_and_names_stay(tmp_path):

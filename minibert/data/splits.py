@@ -3,8 +3,8 @@
 In:  a TaskSpec's [data] table and a function that finds its files.
 Out: Splits(train, validation, test), each a Part; every row that was left out is told in `notes`.
 
-Sampling is a pure function of `[train] seed`: own permutations, one stream of numbers a purpose, so that
-drawing fewer examples does not move the test rows. The rules:
+Sampling is a pure function of `[train] seed`, or for what is tested of `split_seed`: own permutations, one
+stream of numbers a purpose, so that drawing fewer examples does not move the test rows. The rules:
 - `examples` takes the first rows of one stratified order: a smaller draw lies inside a larger one, and each
   class is in it.
 - A share of a table is dealt out class by class; in regression plainly. A class with one example stays in
@@ -167,7 +167,8 @@ def finish(
 
 def stream(spec: TaskSpec, purpose: str, fold: int = 0) -> np.random.Generator:
     """Random numbers for one purpose, apart from all others."""
-    return np.random.default_rng([spec.train.seed, STREAMS[purpose], fold])
+    seed = spec.train.seeds["split" if purpose in ("test", "folds") else "data"]
+    return np.random.default_rng([seed, STREAMS[purpose], fold])
 
 
 # From rows to parts

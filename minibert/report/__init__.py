@@ -3,12 +3,14 @@
 In:  a run folder.   Out: report.html in it.
 
 read.py reads the folder, forms.py and words.py say it, tables.py and figures.py lay it out, page.html.j2 and
-style.css make it a page. Every text from the data is escaped, and the page forbids itself scripts
-and requests, so that nothing in a data set can act when the report is opened.
+style.css make it a page; of several runs it is several.py, spread.py and several.html.j2. Every text from the
+data is escaped, and the page forbids itself scripts and requests, so that nothing in a data set can act when the
+report is opened.
 """
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import jinja2
@@ -17,7 +19,7 @@ from ..kinds import KINDS, OF_ENTITIES
 from ..metrics import HIGHER_IS_BETTER
 from ..spec import default_metric
 from ..system import write_text
-from . import figures, tables, words
+from . import figures, several, tables, words
 from .forms import form_of
 from .read import Run, answers, read_run
 
@@ -32,16 +34,31 @@ def write(folder: Path | str) -> Path:
     run lacks are said on the page.
     """
     folder = Path(folder)
-    pages = jinja2.Environment(
+    return render(folder, "page.html.j2", context(read_run(folder)))
+
+
+def write_several(folder: Path | str) -> Path:
+    """The same for a folder of several runs, from its summary.json."""
+    folder = Path(folder)
+    return render(folder, "several.html.j2", several.context(folder, LIMITS))
+
+
+def render(folder: Path, template: str, seen: dict) -> Path:
+    """Fill a template and write it as report.html."""
+    write_text(folder / "report.html", pages().get_template(template).render(seen))
+    return folder / "report.html"
+
+
+@functools.cache
+def pages() -> jinja2.Environment:
+    """The templates: each is compiled once, however many runs are reported."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = pages.get_template("page.html.j2").render(context(read_run(folder)))
-    write_text(folder / "report.html", page)
-    return folder / "report.html"
 
 
 def cautions(folder: Path | str) -> tuple[str, ...]:
