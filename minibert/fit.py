@@ -6,13 +6,14 @@ In:  a TaskSpec, Splits, a run folder for the history.   Out: Fitted; `predict_t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
 
-from . import answers, data, device, lora, metrics, spec, system, wordrows
+from . import answers, data, device, lora, metrics, nonfinite, spec, system, wordrows
 from .data import Part, Splits
 from .errors import ConfigError, TrainingError
 from .folder import MODEL, RunFolder
@@ -20,6 +21,7 @@ from .kinds import KINDS, each_label, metrics_of
 from .learner import Learner
 from .loading import load
 from .model import Model
+from .processes import ALONE
 from .progress import Bar
 from .reading import Parts
 from .recompute import recompute
@@ -27,7 +29,7 @@ from .resume import Checkpoints
 from .spec import TaskSpec
 from .standing import Course, Reached
 from .tokenize import Encoded
-from .train import Plan, Step, train
+from .train import Plan, Step, accumulate, micro_batches, train
 
 Answers = Iterator[tuple[list[int], torch.Tensor]]  # places of texts, and what the head says of them
 
@@ -151,8 +153,16 @@ def fit(
         folder.cut_history(course.holds)
     done = course.state.step
     fitted = Fitted(splits, model, encoded, np.zeros(0), course.reached, course)
+
+    def again(places: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The step that failed once more, or some texts of it: no weight has changed."""
+        key = (plan.dropout_seed, course.state.step)
+        ready = micro_batches(learner.prepare, places, learner.encoded.lengths, course.state.budget, key)
+        return accumulate(learner, ready, *key, ALONE)
+
+    search = functools.partial(nonfinite.search, model, again)
     try:
-        with Bar(name, plan.steps, "steps") as bar, rows_named(splits.train):
+        with Bar(name, plan.steps, "steps") as bar, rows_named(splits.train, search):
             bar.line(
                 f"{name}: {len(splits.train):,} texts to learn from, {len(splits.validation):,} to choose the epoch, "
                 f"{len(splits.test):,} to test; {plan.steps:,} steps on {model.device}"
@@ -288,15 +298,22 @@ def until(stop: system.Stop, answers: Answers, bar: Bar | None = None) -> Answer
 
 
 @contextlib.contextmanager
-def rows_named(part: Part) -> Iterator[None]:
-    """Let an error of the loop, which knows texts by their place, name the rows of their table."""
+def rows_named(part: Part, search: Callable[[Sequence[int]], nonfinite.Place | None]) -> Iterator[None]:
+    """Let an error of the loop, which knows texts by their place, name the rows of their table, and the first
+    part of the model that shows it."""
     try:
         yield
     except TrainingError as problem:
         if not problem.places:
             raise
         rows = ", ".join(str(part.rows[place]) for place in problem.places)
-        raise TrainingError(f"{problem.message}, rows {rows} of {part.table.path}", problem.fix) from None
+        message = f"{problem.message}, rows {rows} of {part.table.path}"
+        with contextlib.suppress(RuntimeError):  # memory that runs out here must not hide what happened
+            where = nonfinite.told(
+                search(problem.places), problem.places, lambda place: part.table.where(int(part.rows[place]))
+            )
+            message += f"; {where}"
+        raise TrainingError(message, problem.fix) from None
 
 
 def improves(metric: str, new: dict[str, float], old: dict[str, float]) -> bool:

@@ -27,6 +27,7 @@ FILES = (
     "spec.toml",
     "environment.json",
     "data.json",
+    "diagnosis.json",
     STATUS,
 )
 MODEL, CHECKPOINTS, TENSORBOARD = "model", "checkpoints", "tensorboard"

@@ -143,7 +143,7 @@ def better(name: str, new: float | None, old: float | None) -> bool:
 
 
 def per_class(truth: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -> list[dict]:
-    """For each label: {"label", "precision", "recall", "f1", "n"}; n counts texts in truth.
+    """For each label: {"label", "precision", "recall", "f1", "n", "said"}; n counts texts in truth, said in answers.
 
     A ratio without anything below the line is 0, as in scikit-learn with zero_division=0.
     """
@@ -153,7 +153,11 @@ def per_class(truth: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -
         right = int(np.sum((truth == i) & (predicted == i)))
         said, n = int(np.sum(predicted == i)), int(np.sum(truth == i))
         ratios = {"precision": (right, said), "recall": (right, n), "f1": (2 * right, said + n)}
-        rows.append({"label": label} | {k: a / b if b else 0.0 for k, (a, b) in ratios.items()} | {"n": n})
+        rows.append(
+            {"label": label}
+            | {k: a / b if b else 0.0 for k, (a, b) in ratios.items()}
+            | {"n": n, "said": said}
+        )
     return rows
 
 
@@ -169,7 +173,7 @@ def per_label(
     """The table of per_class for several labels a text and for words, with the interval of F1: `low`, `high`.
 
     what: "multilabel", `labels` being the names of the columns; "tags", by the tags of words; "entities", by
-    the types of entities. n counts texts, words or entities in truth.
+    the types of entities. n counts texts, words or entities in truth, said those in answers.
     """
     kind = "multilabel" if what == "multilabel" else "tokens"
     counts = COUNTS[what](*_checked(kind, truth, predicted, None), labels)
@@ -179,9 +183,9 @@ def per_label(
     bounds = (
         np.percentile(np.concatenate(drawn), LEVELS, axis=0) if drawn else np.full((2, len(labels)), np.nan)
     )
-    n = counts.true.sum(axis=0)
+    n, said = counts.true.sum(axis=0), counts.said.sum(axis=0)
     return [
-        {"label": label, **{name: float(points[name][i]) for name in RATES}, "n": int(n[i]),
+        {"label": label, **{name: float(points[name][i]) for name in RATES}, "n": int(n[i]), "said": int(said[i]),
          "low": _null(bounds[0, i]), "high": _null(bounds[1, i])}
         for i, label in enumerate(labels)
     ]  # fmt: skip

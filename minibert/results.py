@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import __version__, answers, baseline, device, kernels, metrics, system
+from . import __version__, answers, baseline, device, diagnose, kernels, metrics, mismatch, report, system
 from .data import Splits
 from .data.check import audit
+from .data.parts import text_keys
 from .data.splits import label_order
 from .data.tables import free_name, write_rows
 from .fit import Fitted
 from .folder import RunFolder
 from .kinds import KINDS, each_label, has_entities, metrics_of
 from .model import Model
+from .report.read import read_run
 from .spec import TaskSpec
 
 VERSIONS = ("torch", "tokenizers", "safetensors", "numpy", "pandas", "scikit-learn", "matplotlib")
@@ -143,6 +145,33 @@ def describe_data(task: TaskSpec, fitted: Fitted, splits: list[Splits]) -> dict[
         "text_column": task.data.text,
         "label_column": task.data.label,
     }
+
+
+def write_up(folder: RunFolder, fitted: Fitted | None = None) -> None:
+    """diagnosis.json and report.html, from what the folder holds. `fitted`: for a closer look at its parts."""
+    found = diagnose.look(read_run(folder.path))
+    if fitted and found.has("test_below"):
+        unlike = mismatch.differences(*(side(fitted, name) for name in ("validation", "test")))
+        found = found.explained("test_below", unlike)
+    folder.json("diagnosis.json", found.as_dict())
+    report.write(folder.path)
+
+
+def side(fitted: Fitted, name: str) -> mismatch.Side:
+    """What mismatch.py takes of a part."""
+    part, encoded, train = getattr(fitted.splits, name), fitted.encoded[name], fitted.encoded["train"]
+    taught, texts = {i for ids in train.ids for i in ids}, set(text_keys(fitted.splits.train))
+    pieces = [encoded.ids[a:b] for a, b in zip(encoded.pieces, encoded.pieces[1:])]
+    kind = KINDS[fitted.model.head.kind]
+    sets = [set(t) if kind.many else {t} for t in part.targets] if kind.labels else part.targets
+    return mismatch.Side(
+        tokens=encoded.tokens,
+        cut=encoded.cut > 0,
+        new=mismatch.new_shares([[i for ids in some for i in ids] for some in pieces], taught),
+        shared=np.array([key in texts for key in text_keys(part)], bool),
+        unknown=encoded.unknown,
+        answers=sets,
+    )
 
 
 def environment(task: TaskSpec, model: Model, started: str, minutes: float) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from .metrics import HIGHER_IS_BETTER
 from .model import Model
 from .progress import say
 from .reading import Parts, encode_all
-from .results import describe_data, environment, write_scores
+from .results import describe_data, environment, write_scores, write_up
 from .resume import Checkpoints, Saved
 from .saving import check_place
 from .spec import TaskSpec
@@ -104,9 +104,11 @@ def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False, resume: boo
             system.write_text(folder.path / "spec.toml", task.to_toml())
             return carry_out(task, splits, (first, encoded), folder, stop, checkpoints)
         except MiniBertError as problem:
-            folder.status(
-                "diverged" if isinstance(problem, TrainingError) else "failed", message=str(problem)
-            )
+            diverged = isinstance(problem, TrainingError)
+            folder.status("diverged" if diverged else "failed", message=str(problem))
+            if diverged:
+                with contextlib.suppress(MiniBertError):  # a full disk must not hide what happened
+                    write_up(folder)
             raise
         except BaseException as problem:
             folder.status("failed", message=repr(problem))
@@ -199,7 +201,7 @@ def carry_out(
         "message": f"{len(fits)} folds; {MODEL}/ holds the first fold's model" if len(fits) > 1 else "",
     }
     folder.status("running", **summary)
-    report.write(folder.path)
+    write_up(folder, first_fit)
     folder.finish(**summary)
     return Outcome(folder.path, "completed", 0, scores, report.cautions(folder.path))
 
@@ -242,6 +244,7 @@ def stopped(fits: list[Fitted], folder: RunFolder, stop: system.Stop, checkpoint
         named = f'"{folder.path}"' if " " in str(folder.path) else folder.path
         message += f"; go on with: minibert run {named} --resume"
     folder.status("stopped", message=message, best_epoch=best)
+    write_up(folder)
     say(f"{folder.path}: {message}")
     return Outcome(folder.path, "stopped", 75, {})
 

@@ -187,6 +187,7 @@ def step_of(
     """What a step did, or TrainingError if it did nothing because a number was not finite."""
     places = plan.places(number)
     if not (math.isfinite(loss) and math.isfinite(norm)):
+        state.step = number  # it is still to be done
         raise TrainingError(
             f"step {number + 1}: loss {loss:g} and gradient norm {norm:g} are not finite; "
             f"learning rate {rate:g}, {len(places)} texts",
@@ -235,8 +236,15 @@ class Ahead:
         """The micro-batches of a step: a pure function of the lengths."""
         places = self.plan.places(number)
         mine = [places[i] for i in self.world.share([int(self.lengths[p]) for p in places])]
-        groups = by_tokens([int(self.lengths[p]) for p in mine], budget)
-        return [self.prepare([mine[i] for i in group], (self.plan.dropout_seed, number)) for group in groups]
+        return micro_batches(self.prepare, mine, self.lengths, budget, (self.plan.dropout_seed, number))
+
+
+def micro_batches(
+    prepare: Prepare, places: Sequence[int], lengths: Sequence[int], budget: int, key: tuple[int, int]
+) -> Ready:
+    """Some texts of the step `key`, made ready in groups of at most `budget` tokens."""
+    groups = by_tokens([int(lengths[place]) for place in places], budget)
+    return [prepare([places[i] for i in group], key) for group in groups]
 
 
 def whole_step(

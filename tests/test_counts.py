@@ -151,7 +151,12 @@ def test_the_table_by_label_equals_the_reference_and_has_intervals():
     precision, recall, f1, n = theirs.precision_recall_fscore_support(truth, said, zero_division=0)
     for i, row in enumerate(table):
         assert (row["precision"], row["recall"], row["f1"]) == pytest.approx((precision[i], recall[i], f1[i]))
-        assert row["n"] == n[i] and row["label"] == LABELS[i] and row["low"] < row["f1"] < row["high"]
+        assert (
+            row["n"] == n[i]
+            and row["said"] == said[:, i].sum()
+            and row["label"] == LABELS[i]
+            and row["low"] < row["f1"] < row["high"]
+        )
     widths = [row["high"] - row["low"] for row in table]
     assert widths[4] > widths[0]  # the rare label's is wider
 
@@ -166,7 +171,7 @@ def test_the_table_by_type_counts_entities_and_the_one_by_tag_words():
     by_tag = {r["label"]: r for r in metrics.per_label("tags", truth, said, ["O", "B-b"], resamples=50)}
     assert by_tag["O"]["n"] == 2 and by_tag["O"]["f1"] == pytest.approx(0.5)
     assert by_tag["B-b"] | {"low": 0, "high": 0} == {"label": "B-b", "precision": 0.0, "recall": 0.0, "f1": 0.0,
-                                                      "n": 1, "low": 0, "high": 0}  # fmt: skip
+                                                      "n": 1, "said": 2, "low": 0, "high": 0}  # fmt: skip
 
 
 def test_a_paired_difference_is_of_the_same_sentences():

@@ -72,6 +72,9 @@ HOUSE = {
     "baseline": "data errors metrics answers kinds taggers",
     "reading": "data errors kinds model spec tokenize",
     "report": "errors metrics spec system counts kinds",
+    "nonfinite": "",
+    "mismatch": "",
+    "diagnose": "report kinds",
     "scratch": "baseline catalogue config data errors families metrics names spec tokenize",
 }
 # Where everything meets: these may import anything above, and none above may import them.
@@ -79,8 +82,8 @@ MEETING = {"__init__", "__main__", "cli", "fit", "predict", "results", "run", "s
 
 # A package from elsewhere -> the units that may import it. Not listed: nobody may.
 ELSEWHERE = {
-    "torch": "batch kernels dropout variants pooling sentence saving loading trace encoder heads processes wordrows optim lora recompute oracle device train learner pretrain ask safefile checkpoint model verify fit standing resume speed",
-    "numpy": "metrics train learner masking pretrain tokenize align model data baseline fit predict results scratch answers counts taggers",
+    "torch": "batch kernels dropout variants pooling sentence saving loading trace encoder heads processes wordrows optim lora recompute oracle device train learner pretrain ask safefile checkpoint model verify fit standing resume speed nonfinite",
+    "numpy": "metrics train learner masking pretrain tokenize align model data baseline fit predict results scratch answers counts taggers mismatch",
     "pandas": "data predict results",
     "sklearn": "baseline taggers",
     "safetensors": "safefile checkpoint sentence verify scratch resume",

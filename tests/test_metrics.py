@@ -251,6 +251,9 @@ def test_tables_by_class_equal_scikit_learn():
     for row, *numbers in zip(metrics.per_class(truth, predicted, names), *expected):
         assert [row[k] for k in ("precision", "recall", "f1", "n")] == pytest.approx(numbers)
     assert [row["label"] for row in metrics.per_class(truth, predicted, names)] == names
+    assert [row["said"] for row in metrics.per_class(truth, predicted, names)] == np.bincount(
+        predicted, minlength=5
+    ).tolist()
     table = metrics.confusion(truth, predicted, 5)
     assert (table == theirs.confusion_matrix(truth, predicted, labels=range(5))).all()
     assert metrics.confusion(truth[:0], predicted[:0], 2).tolist() == [[0, 0], [0, 0]]

@@ -278,12 +278,39 @@ def test_what_proves_little_is_said_first(tmp_path):
     run = fake_run.write_run(tmp_path / "small", classes=2, n=40)
     scores = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     scores["test"]["accuracy"]["note"] = metrics.ONE_LABEL
-    change(run / "metrics.json", test=scores["test"], confusion=[[30, 0], [10, 0]])
-    first, second, third = words.cautions(read.read_run(run))
-    assert "same true label, so" in first and "“no” for 100 % of the test texts" in second
-    assert third == "Only 40 texts were tested: mind the intervals."
-    change(run / "metrics.json", confusion=[[39, 0], [1, 0]])  # nearly always right to say so
-    assert not any("answers" in said for said in words.cautions(read.read_run(run)))
+    change(run / "metrics.json", test=scores["test"])
+    first, second = words.cautions(read.read_run(run))
+    assert "same true label, so" in first and second == "Only 40 texts were tested: mind the intervals."
+
+
+FOUND = {"title": "one answer for nearly all texts", "grave": True, "sign": "one_answer",
+         "sentence": "It answers <b>no</b>.", "advice": "Another seed.", "details": ["30 of 40 have it."]}  # fmt: skip
+
+
+def test_signs_of_trouble_stand_on_the_page_and_on_the_terminal(run):
+    clear, unseen = ["gradients that explode", FOUND["title"]], {"layers without gradient": "no norms"}
+    mild = {**FOUND, "title": "gradients that explode", "grave": False, "sentence": "They do.", "details": []}
+    table = {"findings": [FOUND, mild], "looked_for": [*clear, "a third"], "not_looked_for": unseen}
+    (run / "diagnosis.json").write_text(json.dumps(table), encoding="utf-8")
+    page = Page(report.write(run))
+    assert "Mind: the run shows one answer for nearly all texts: what was seen" in page.text
+    for said in ("One answer for nearly all texts It answers <b>no</b>. 30 of 40 have it. Try: Another seed.",
+                 "Gradients that explode They do. Try:", "Also looked for, and not found: a third.",
+                 "Could not be looked for: layers without gradient (no norms).", "What to look at"):  # fmt: skip
+        assert said in page.text, said
+    assert len(page.all("li", **{"class": "grave"})) == 1
+    assert "It answers <b>no</b>. Another seed." in report.cautions(run), (
+        "the mild ones stand on the page only"
+    )
+    assert not any("They do" in said for said in report.cautions(run))
+    (run / "diagnosis.json").write_text(json.dumps(table | {"findings": []}), encoding="utf-8")
+    page = Page(report.write(run))
+    assert (
+        "None of the 3 signs that were looked for was found: gradients that explode; one answer" in page.text
+    )
+    assert "the run shows" not in page.text
+    (run / "diagnosis.json").unlink()
+    assert "The run folder holds no diagnosis." in Page(report.write(run)).text
 
 
 def test_an_epoch_chosen_by_loss_is_ringed_on_the_loss(run):

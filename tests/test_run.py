@@ -118,7 +118,7 @@ def test_a_run_on_the_card(weights, tmp_path, dtype, kernel):
 def test_a_run_leaves_every_file_named(finished):
     names = {p.name for p in finished.iterdir()}
     assert names == {"metrics.json", "history.jsonl", "predictions.csv", "baseline.csv", "report.html", "spec.toml",
-                     "environment.json", "data.json", "status.json", "model"}  # fmt: skip
+                     "environment.json", "data.json", "diagnosis.json", "status.json", "model"}  # fmt: skip
     assert read(finished, "status.json")["status"] == "completed"
 
 

@@ -268,7 +268,7 @@ def test_labels_that_only_the_test_part_has_count_as_missed(tables_folder, weigh
     scores = read(found, "metrics.json")
     assert scores["labels"] == ["bank", "farm", "ship"]
     assert scores["classes"][-1] | {"low": 0, "high": 0} == {
-        "label": "mars", "precision": 0.0, "recall": 0.0, "f1": 0.0, "n": 1, "low": 0, "high": 0,
+        "label": "mars", "precision": 0.0, "recall": 0.0, "f1": 0.0, "n": 1, "said": 0, "low": 0, "high": 0,
     }  # fmt: skip
     assert any("labels that train lacks" in note for note in read(found, "data.json")["notes"])
     with pytest.raises(DataError, match="labels that train lacks"):

@@ -66,7 +66,8 @@ def cautions(folder: Path | str) -> tuple[str, ...]:
     run = read_run(Path(folder))
     warned = sum(one["severity"] != "info" for one in run.data.get("findings") or [])
     told = f"The data check has {words.count(warned, 'warning')}: see the report." if warned else ""
-    return (*(str(sentence) for sentence in words.cautions(run)), *([told] if told else []))
+    signs = (f"{one['sentence']} {one['advice']}" for one in words.grave(run))
+    return (*words.cautions(run), *signs, *([told] if told else []))
 
 
 def context(run: Run) -> dict:

@@ -43,6 +43,7 @@ class Run:
     environment: dict[str, Any]
     data: dict[str, Any]
     status: dict[str, Any]
+    diagnosis: dict[str, Any]
 
     @property
     def folds(self) -> int:
@@ -110,6 +111,7 @@ def read_run(folder: Path) -> Run:
         environment=table(folder / "environment.json"),
         data=table(folder / "data.json"),
         status=table(folder / "status.json"),
+        diagnosis=table(folder / "diagnosis.json"),
     )
 
 

@@ -195,20 +195,24 @@ def cautions(run: Run) -> list[str]:
     # a run writes its report just before it says "completed"
     if status != "completed" and not (status == "running" and lines(run)):
         out.append(f"The run’s status is “{status}”, not “completed”. {message}".strip())
-    labels, matrix = run.metrics.get("labels") or [], run.metrics.get("confusion") or []
-    true, said = [sum(row) for row in matrix], [sum(column) for column in zip(*matrix)]
     if any(line.ours.get("note") == ONE_LABEL for line in lines(run)):
         out.append(f"{ONE_LABEL.capitalize()}, so the scores say nothing about telling labels apart.")
-    if sum(said) and max(said) >= 0.97 * sum(said) and max(true) < 0.9 * sum(said):
-        label, unit = labels[said.index(max(said))], "words" if KINDS[run.kind].words else "texts"
-        out.append(
-            f"The network answers “{label}” for {percent(max(said) / sum(said))} of the test {unit}: it has "
-            "learned little. Another seed, a lower learning rate or more epochs may help."
-        )
     tested = max((line.ours["n"] for line in lines(run)), default=100)
     if tested < 100:
         out.append(f"Only {count(tested, 'text')} were tested: mind the intervals.")
     return out
+
+
+def grave(run: Run) -> list[dict[str, Any]]:
+    """The findings of the diagnosis that a reader must know before the scores."""
+    return [one for one in run.diagnosis.get("findings") or [] if one["grave"]]
+
+
+def looked_for(run: Run) -> tuple[list[str], list[str]]:
+    """Titles of the signs that were looked for and not found; those that could not be, each with the reason."""
+    found = {one["title"] for one in run.diagnosis["findings"]}
+    unseen = [f"{title} ({why})" for title, why in run.diagnosis["not_looked_for"].items()]
+    return [title for title in run.diagnosis["looked_for"] if title not in found], unseen
 
 
 def majority(run: Run) -> str:
