@@ -182,7 +182,7 @@ def overfits(run: Run) -> list[Finding] | str:
 
 
 def trivial_loss(run: Run, weighted: bool = False) -> float | None:
-    """The loss of answering without reading: by the labels' shares, or the mean. None where those are not known.
+    """The loss of answering without reading: by the labels’ shares, or the mean. None where those are not known.
 
     `weighted`: as class weights make the training loss; validation is never weighted.
     """
@@ -208,7 +208,7 @@ def entropy(counts: Sequence[float]) -> float:
 
 def shares(run: Run) -> str:
     """What answering without reading goes by."""
-    return "the labels' shares" if KINDS[run.kind].labels else "the mean"
+    return "the labels’ shares" if KINDS[run.kind].labels else "the mean"
 
 
 def training_loss(run: Run, epoch: dict[str, Any]) -> float | None:
@@ -403,8 +403,9 @@ def dead_layers(run: Run) -> list[Finding] | str:
     return [
         Finding(
             "dead_layers",
-            f"Next to no gradient reaches {ranges(dead, list(steps))}: at most {short(max(usual[part] for part in dead))}, "
-            f"where {top} has {short(usual[top])} (medians of {count(len(norms), 'step')}). "
+            f"Next to no gradient reaches {ranges(dead, list(steps))}: its norm is at most "
+            f"{short(max(usual[part] for part in dead))} there, and {short(usual[top])} in {top} (medians of "
+            f"{count(len(norms), 'step')}). "
             f"{'It does' if len(dead) == 1 else 'They do'} not learn.",
             rate_advice(run),
         )

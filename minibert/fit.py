@@ -6,7 +6,6 @@ In:  a TaskSpec, Splits, a run folder for the history.   Out: Fitted; `predict_t
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -154,13 +153,16 @@ def fit(
     done = course.state.step
     fitted = Fitted(splits, model, encoded, np.zeros(0), course.reached, course)
 
-    def again(places: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The step that failed once more, or some texts of it: no weight has changed."""
+    def search(places: Sequence[int]) -> nonfinite.Place | None:
+        """Where the step that took these texts, and changed no weight, is not finite first."""
         key = (plan.dropout_seed, course.state.step)
-        ready = micro_batches(learner.prepare, places, learner.encoded.lengths, course.state.budget, key)
-        return accumulate(learner, ready, *key, ALONE)
 
-    search = functools.partial(nonfinite.search, model, again)
+        def again(some: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+            ready = micro_batches(learner.prepare, some, learner.encoded.lengths, course.state.budget, key)
+            return accumulate(learner, ready, *key, ALONE)
+
+        return nonfinite.search(model, again, places)
+
     try:
         with Bar(name, plan.steps, "steps") as bar, rows_named(splits.train, search):
             bar.line(

@@ -360,11 +360,11 @@ def test_layers_without_gradient():
         step["layer_norms"] |= {"embeddings": 0.0, "layers.0": 1e-9, "layers.1": 1e-6}
 
     one = found(with_norms(dies), "dead_layers")
-    assert "reaches embeddings to layers.1: at most 1e-6, where head has 5.9" in one.sentence
+    assert "reaches embeddings to layers.1: its norm is at most 1e-6 there, and 5.9" in one.sentence
     apart = found(
         with_norms(lambda i, s: s["layer_norms"].update({"layers.0": 0.0, "layers.2": 0.0})), "dead_layers"
     )
-    assert "reaches layers.0, layers.2: at most 0," in apart.sentence
+    assert "reaches layers.0, layers.2: its norm is at most 0 there," in apart.sentence
 
     def seldom(i, step):
         step["layer_norms"] |= {"layers.0": 0.0 if i % 3 == 0 else 1.0}

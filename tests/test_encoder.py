@@ -294,6 +294,26 @@ def test_large_scores_do_not_overflow(kernel):
         assert torch.isfinite(encoder(toy_batch())).all()
 
 
+@pytest.mark.parametrize("kernel", ["reference", "padded", "sdpa", "tiled"])
+def test_large_numbers_stay_finite_under_autocast(kernel):
+    """Word vectors ten thousand times too large, scores too: norms and softmax sum in float32. The kernels that
+    make their scores in it as well are as near to float64 as bfloat16's eight bits allow."""
+    encoder, batch = toy_encoder(kernel=kernel), toy_batch()
+    with torch.no_grad():
+        encoder.embeddings.word.weight.mul_(1e4)
+        for block in encoder.layers:
+            block.attn.query.weight.mul_(100)
+            block.attn.key.weight.mul_(100)
+        exact = toy_encoder(kernel="reference", dtype=torch.float64)
+        exact.load_state_dict(encoder.state_dict())
+        wanted = exact(batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = encoder(batch)
+    assert torch.isfinite(found).all()
+    if kernel in ("padded", "sdpa"):
+        assert (found - wanted).abs().max() < 0.1
+
+
 # --- new weights ----------------------------------------------------------------------------------
 
 
