@@ -22,27 +22,35 @@ from .report.words import METRIC, chosen_by, count, number, percent
 
 # --- thresholds -----------------------------------------------------------------------------------
 
-NOISE = 2.0  # standard errors of a difference that are noise: 95 in 100 lie within, as in any interval here
-LEARNED = 0.01  # of the loss of answering without reading: a smaller gain is none. Sound runs that were tried end at
-# 0.1 to 0.9 of it, those that learned nothing at 1.00 and more
-FEWEST_STEPS = 8  # fewer losses have no mean and no noise worth the name
-USUAL_RATES = {  # outside of these the rate is the first suspect
-    "whole": (1e-5, 2e-4),  # BERT: 2e-5 to 5e-5 (Devlin et al. 2019, A.3); small encoders take 1e-4
-    "lora": (1e-4, 2e-3),  # Hu et al. 2021, tables 9 and 10: 2e-4 to 5e-4 for RoBERTa
-}
-RISE = 0.1  # of the lowest validation loss, in the last two epochs. Prechelt 1998, "Early stopping - but when?": his
-# generalisation loss, of which he stops at 2 to 5 %; here nothing is stopped, so it may be larger
-BY_CHANCE = 0.005  # of sound runs have a test score so far below that of the epoch that was picked
-LEAST_GAP = 0.02  # ... and a smaller gap matters to nobody: two seeds differ by as much (tasks/README.md)
-ALL_ALIKE, NOT_MOST = 0.97, 0.9  # one answer for so many texts, while fewer than so many have it
-FEWEST_MISSED = 5  # true texts of a class that is never predicted: if half were found, 1 chance in 32
-DEAD = (
-    1e-4  # of the largest part's gradient, in most steps. Sound runs on MiniLM: 0.01 and more; where training
-)
-# collapsed, 1e-8 (as Mosbach et al. 2021, "On the stability of fine-tuning BERT", figure 4, have it)
-EXPLODED = 10.0  # times the usual gradient: sound runs on MiniLM reach 8 in single steps
-OFTEN = 0.05  # share of steps in which it is more: one hard batch is none
-FAR_CLIPPED = 100.0  # times [train] clip, in most steps: of each gradient hardly the direction is left
+# Standard errors of a difference that are noise: 95 in 100 lie within, as in any interval here.
+NOISE = 2.0
+# Of the loss of answering without reading: a smaller gain is none. Sound runs that were tried ended at 0.1 to 0.9
+# of it, those that learned nothing at 1.00 and more.
+LEARNED = 0.01
+# Fewer losses have no mean and no noise worth the name.
+FEWEST_STEPS = 8
+# Outside of these the rate is the first suspect. BERT: 2e-5 to 5e-5 (Devlin et al. 2019, A.3), small encoders take
+# 1e-4. LoRA: around 5e-4 for RoBERTa (Hu et al. 2021).
+USUAL_RATES = {"whole": (1e-5, 2e-4), "lora": (1e-4, 2e-3)}
+# Of the lowest validation loss, in the last two epochs: the generalisation loss of Prechelt 1998, "Early stopping -
+# but when?". He stops from 1 to 5 % on; nothing is stopped here, so that it may be more.
+RISE = 0.1
+# Of sound runs have a test score so far below that of the epoch that was picked ...
+BY_CHANCE = 0.005
+# ... and a smaller gap matters to nobody: other seeds move a score as far (tasks/README.md).
+LEAST_GAP = 0.02
+# One answer for so many texts, while fewer than so many have it.
+ALL_ALIKE, NOT_MOST = 0.97, 0.9
+# True texts of a class that is never predicted: if half of them were found, 1 chance in 32.
+FEWEST_MISSED = 5
+# Of the largest part's gradient, in most steps. In sound runs on MiniLM no layer fell below 0.01 of it in any step;
+# where training collapsed the lowest had 1e-9. Mosbach et al. 2021, "On the stability of fine-tuning BERT": gradients
+# that vanish are how it fails.
+DEAD = 1e-4
+# Times the usual gradient, in so many of the steps: in sound runs on MiniLM it was 8 times as long in one.
+EXPLODED, OFTEN = 10.0, 0.05
+# Times [train] clip, in most steps: of such a gradient hardly the direction is left.
+FAR_CLIPPED = 100.0
 
 
 # --- what is found --------------------------------------------------------------------------------
@@ -215,11 +223,8 @@ def training_loss(run: Run, epoch: dict[str, Any]) -> float | None:
     """The mean training loss of an epoch."""
     if epoch.get("training_loss") is not None:
         return epoch["training_loss"]
-    return (
-        fmean(some)
-        if (some := known([s for s in run.steps if s.get("epoch") == epoch["epoch"]], "loss"))
-        else None
-    )
+    losses = known([one for one in run.steps if one.get("epoch") == epoch["epoch"]], "loss")
+    return fmean(losses) if losses else None
 
 
 def short(value: float) -> str:
@@ -250,9 +255,8 @@ def test_below(run: Run) -> list[Finding] | str:
     """A test score below that of validation by more than chance and the choice of the best epoch explain."""
     tested, validated = run.metrics.get("test") or {}, run.metrics.get("validation") or {}
     names = ("accuracy", *KINDS[run.kind].chosen) if not KINDS[run.kind].many else KINDS[run.kind].chosen
-    name = next(
-        (n for n in names if n in tested), None
-    )  # macro F1 of few texts is another thing than of many
+    # not macro F1: of few texts it is another thing than of many
+    name = next((n for n in names if n in tested), None)
     ours, rows = tested.get(name) or {}, ((run.data.get("parts") or {}).get("validation") or {}).get("rows")
     if not tested or not rows or validated.get(name) is None or ours.get("low") is None:
         return "no score with an interval on both"

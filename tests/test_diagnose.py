@@ -527,3 +527,32 @@ def test_it_can_be_looked_at_again_from_the_folder(weights, tmp_path):  # noqa: 
     assert json.loads(json.dumps(again)) == written(tmp_path / "out")
     (tmp_path / "out" / "diagnosis.json").unlink()
     assert "holds no diagnosis" in report.write(tmp_path / "out").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "rate, wanted", [(1e-4, set()), (1e-7, {"does_not_fall"}), (1e-2, {"does_not_fall"})]
+)
+def test_real_weights_learn_or_do_not(rate, wanted, minilm, data_folder, tmp_path):
+    """300 film reviews on MiniLM: silent at a usual rate, and the sign at one that is too low or too high."""
+    for part, rows in (("train", 300), ("test", 400)):
+        lines = (
+            (data_folder / "sst2" / "data" / "SST2" / f"{part}.tsv").read_text(encoding="utf-8").splitlines()
+        )
+        pairs = [line.split("\t") for line in lines if line.endswith(("\t0", "\t1"))][:rows]
+        pd.DataFrame(pairs, columns=["text", "label"]).to_csv(tmp_path / f"{part}.csv", index=False)
+    tables = {
+        "task": {"name": "reviews", "kind": "classification"},
+        "data": {
+            "train": "train.csv",
+            "test": "test.csv",
+            "validation": 0.2,
+            "text": "text",
+            "label": "label",
+        },
+        "model": {"weights": str(minilm), "max_tokens": 64},
+        "train": {"epochs": 4, "learning_rate": rate, "batch_size": 16},
+    }
+    run(spec.parse(tables, folder=str(tmp_path)), tmp_path / "out")
+    seen = {one["sign"] for one in written(tmp_path / "out")["findings"]}
+    assert seen == wanted if rate < 1e-3 else wanted <= seen
