@@ -113,7 +113,7 @@ def cause(part: nn.Module, inputs: Any) -> str:
     """Why a part that is given finite numbers gives others: its own weights, or the size of what it is given."""
     own = [name for name, p in part.named_parameters() if broken(p)]
     if own:
-        return f"whose own {own[0]} is not finite"
+        return f"whose own {own[0]} holds numbers that are not"
     largest = max((float(x.abs().max()) for x in tensors(inputs) if x.numel()), default=None)
     return "from finite numbers" + ("" if largest is None else f" of up to {largest:.2g}")
 

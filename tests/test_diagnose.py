@@ -492,7 +492,7 @@ def test_a_broken_weight_is_named_and_what_was_saved_stays(part, weights, tmp_pa
     said = str(caught.value)
     assert "step 35: loss nan and gradient norm nan are not finite; learning rate 0.0009" in said
     assert (
-        f"not finite first: what {part} gives, whose own weight is not finite; so with each of these texts by itself"
+        f"not finite first: what {part} gives, whose own weight holds numbers that are not; so with each of these texts by itself"
         in said
     )
     assert "model/ holds epoch" in said

@@ -49,7 +49,7 @@ def test_the_part_whose_weight_is_broken_is_named(name, value):
     poke(dict(model.named_parameters())[name], value)
     place = nonfinite.search(model, compute(model), [4, 2, 5])
     part, weight = name.rsplit(".", 1)
-    assert place.said == f"what {part} gives, whose own {weight} is not finite"
+    assert place.said == f"what {part} gives, whose own {weight} holds numbers that are not"
     assert place.texts == (4, 2, 5)
     assert all(p.grad is None for p in model.parameters()) and not any(
         m._forward_hooks for m in model.modules()
@@ -136,7 +136,7 @@ def test_the_very_layer_of_an_encoder_is_named(layer, part):
         return total.detach(), torch.tensor(3.0)
 
     place = nonfinite.first(encoder, of, [0])
-    assert place.said == f"what layers.{layer}.{part} gives, whose own weight is not finite"
+    assert place.said == f"what layers.{layer}.{part} gives, whose own weight holds numbers that are not"
 
 
 def test_a_kernel_that_overflows_is_seen_where_its_context_goes():
