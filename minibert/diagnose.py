@@ -268,7 +268,7 @@ def test_below(run: Run) -> list[Finding] | str:
         Finding(
             "test_below",
             f"{METRIC[name][0]} is {number(ours['value'])} on test and {number(validated[name])} on validation: "
-            f"{number(gap)} lower, of which chance explains {number(allowed)}.",
+            f"{number(gap)} lower; chance explains {number(allowed)} of it.",
             "Expect the test score of new texts, or worse. Look where the two parts come from: other sources, times or "
             "coders; texts of one author or group in train and in validation ([data] group keeps them together).",
         )
@@ -326,14 +326,13 @@ def never_predicted(run: Run) -> list[Finding] | str | None:
     ]
     if not gone:
         return []
-    unit = "entity" if has_entities(run.metrics["labels"]) else "word" if KINDS[run.kind].words else "text"
-    many = "entities" if unit == "entity" else ""
-    gone.sort(key=lambda one: -one["n"])
-    shown = "; ".join(
-        f"“{one['label']}”, which {count(one['n'], f'test {unit}', many and f'test {many}')} "
-        f"{'has' if one['n'] == 1 else 'have'}, after {count(taught[one['label']], unit, many)} in training"
-        for one in gone[:5]
-    ) + (f"; and {len(gone) - 5} more" if gone[5:] else "")
+    one, many = ("text", "texts") if not KINDS[run.kind].words else ("word", "words")
+    one, many = ("entity", "entities") if has_entities(run.metrics["labels"]) else (one, many)
+    gone.sort(key=lambda row: -row["n"])
+    shown = ", ".join(
+        f"“{row['label']}” ({count(row['n'], f'test {one}', f'test {many}')}, {taught[row['label']]:,} in training)"
+        for row in gone[:5]
+    ) + (f" and {len(gone) - 5} more" if gone[5:] else "")
     return [
         Finding(
             "never_predicted",

@@ -23,6 +23,7 @@ UNKNOWN = (
 )
 # lower case stays below it) ...
 UNLIKE = 2.0  # ... where it is at least so many times that of validation
+APART = 1.2  # times as long, as many words new: of many texts a smaller difference is beyond chance, too, and no cause
 MOST_TOLD = 3  # labels that are named
 
 
@@ -46,23 +47,26 @@ class Side:
 
 
 def differences(validation: Side, test: Side) -> list[str]:
-    """What is unusual about two parts that should be alike; one sentence where nothing is."""
+    """What is unusual about two parts that should be alike, and may cost test its score; one sentence where
+    nothing is."""
     both = validation, test
     out = []
-    if p_shares(*(side.shared for side in both)) < UNUSUAL:
+    if p_shares(*(side.shared for side in both)) < UNUSUAL and validation.shared.mean() > test.shared.mean():
         out.append(
             f"Texts that stand in train, too: {of(validation.shared)} on validation, {of(test.shared)} on test."
         )
-    if p_numbers(*(side.tokens for side in both)) < UNUSUAL:
+    long = [float(np.median(side.tokens)) for side in both]
+    if p_numbers(*(side.tokens for side in both)) < UNUSUAL and max(long) >= APART * min(long):
         out.append(
-            f"Lengths differ: a median of {middle(validation.tokens)} tokens on validation, {middle(test.tokens)} on test."
+            f"Lengths differ: a median of {long[0]:,.0f} tokens on validation, {long[1]:,.0f} on test."
         )
-    if p_shares(*(side.cut for side in both)) < UNUSUAL:
+    if p_shares(*(side.cut for side in both)) < UNUSUAL and test.cut.mean() > validation.cut.mean():
         out.append(f"Texts that are cut: {of(validation.cut)} on validation, {of(test.cut)} on test.")
-    if p_numbers(*(side.new for side in both)) < UNUSUAL and test.new.mean() > validation.new.mean():
+    new = [float(side.new.mean()) for side in both]
+    if p_numbers(*(side.new for side in both)) < UNUSUAL and new[1] >= APART * new[0]:
         out.append(
-            f"Words are new: of a text’s tokens, {share(validation.new.mean())} on validation and "
-            f"{share(test.new.mean())} on test stand in no training text."
+            f"Words are new: of a text’s tokens, {share(new[0])} on validation and "
+            f"{share(new[1])} on test stand in no training text."
         )
     if test.unknown >= UNKNOWN and test.unknown >= UNLIKE * validation.unknown:
         out.append(
@@ -123,11 +127,6 @@ def of(which: np.ndarray) -> str:
 def share(x: float) -> str:
     """12 %, 1.4 %."""
     return f"{100 * x:.0f} %" if x >= 0.1 or x == 0 else f"{100 * x:.1f} %"
-
-
-def middle(x: np.ndarray) -> str:
-    """A median, as a whole number."""
-    return f"{np.median(x):,.0f}"
 
 
 def new_shares(ids: Sequence[Sequence[int]], known: set[int]) -> np.ndarray:

@@ -66,10 +66,22 @@ def test_each_difference_is_named_and_nothing_else(change, said):
 
 
 def test_what_would_not_explain_a_lower_score_is_passed_over():
-    """Fewer new words on test, or unknown ones on both."""
+    """Fewer new words on test, or unknown ones on both; more texts of train there, and fewer cuts."""
+    leaky, whole = (
+        replace(side(300, 1), shared=np.arange(300) < 150),
+        replace(side(60, 0), cut=np.ones(60, bool)),
+    )
+    assert "alike" in differences(side(60, 0), leaky)[0] and "alike" in differences(whole, side(300, 1))[0]
     known, strange = replace(side(60, 0), new=np.full(60, 0.4)), replace(side(60, 0), unknown=0.05)
     assert "alike" in differences(known, side(300, 1))[0]
     assert "alike" in differences(strange, replace(side(300, 1), unknown=0.06))[0]
+
+
+def test_of_very_many_texts_a_small_difference_is_no_cause():
+    one, other = side(20_000, 0, mean=40), side(20_000, 1, mean=42)
+    assert p_numbers(one.tokens, other.tokens) < 1e-9
+    alike = {"cut": one.cut, "shared": one.shared, "answers": one.answers}
+    assert "alike" in differences(one, replace(other, new=one.new + 0.005, **alike))[0]
 
 
 def test_a_leak_is_named():
