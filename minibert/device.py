@@ -90,24 +90,100 @@ def hint() -> str:
     return ""
 
 
-def precision(name: str, device: torch.device) -> tuple[torch.dtype, torch.dtype | None]:
-    """(dtype of the parameters, dtype of autocast or None) for a word of the spec.
+# A number format to train in -> (dtype of the parameters, dtype of autocast or None), and what it is, for the
+# report. In every one of them the weights, the sums that leave a product, the loss and the updates are in the
+# first; evaluation is in it, too, without TF32.
+FORMATS = {
+    "float32": (torch.float32, None, "float32"),
+    "tf32": (torch.float32, None, "float32, matrix products in TF32 (10 bits behind the point)"),
+    "bfloat16": (torch.float32, torch.bfloat16, "bfloat16 autocast, weights and updates in float32"),
+    "float16": (
+        torch.float32,
+        torch.float16,
+        "float16 autocast with a dynamic loss scale, weights and updates in float32",
+    ),
+    "float64": (torch.float64, None, "float64"),
+}
 
-    "auto": float32, on CUDA with bfloat16 autocast where the card has it. bfloat16 keeps float32
-    parameters and is refused on a CPU, where it is slower than float32 by up to a hundred times.
+
+def number_format(name: str, device: torch.device, force: bool = False) -> str:
+    """The word of FORMATS that a spec's `dtype` stands for on a device.
+
+    "auto": on a card bfloat16 where it has it, else float16 where it has tensor cores; float32 elsewhere.
+    A format that the device lacks is refused, or would be so slow that nobody can mean it: the latter can be
+    forced. ConfigError says why.
     """
     if name == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.float32, torch.bfloat16 if fast else None
-    if name in ("float32", "float64"):
-        return DTYPES[name], None
-    if name == "bfloat16" and device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.float32, torch.bfloat16
-    if name in DTYPES:
+        found = ("bfloat16", "float16") if device.type == "cuda" else ()
+        return next((word for word in found if not lacks(word, device)), "float32")
+    if name not in FORMATS:
+        raise ConfigError(f"dtype {name!r} is none of auto, {', '.join(FORMATS)}{nearest(name, FORMATS)}")
+    why = lacks(name, device)
+    forcible = device.type != "mps" and FORMATS[name][1] is not None
+    if why and not (force and forcible):
         raise ConfigError(
-            f"dtype {name!r} can't be used for training on {device}", 'Use "auto" or "float32".'
+            f"dtype {name!r} can't be used for training on {device}: {why}",
+            'Use "auto" or "float32"' + (", or [train] force_dtype = true." if forcible else "."),
         )
-    raise ConfigError(f"dtype {name!r} is none of auto, {', '.join(DTYPES)}{nearest(name, DTYPES)}")
+    return name
+
+
+def precision(name: str, device: torch.device, force: bool = False) -> tuple[torch.dtype, torch.dtype | None]:
+    """(dtype of the parameters, dtype of autocast or None) for a word of the spec, see `number_format`."""
+    return FORMATS[number_format(name, device, force)][:2]
+
+
+def lacks(word: str, device: torch.device) -> str:
+    """'' if a device computes this format as fast as it should, or why not."""
+    if word == "float32" or (word == "float64" and device.type != "mps"):
+        return ""
+    if device.type == "cuda":
+        least, name = {"float16": ((7, 0), "tensor cores")}.get(word, ((8, 0), word))
+        return "" if torch.cuda.get_device_capability(device) >= least else f"this card has no {name}"
+    if device.type == "cpu" and word == "bfloat16":
+        # 44 to 500 times as slow as float32 without them: pytorch #146508
+        return (
+            "" if has_bfloat16() else "this processor has no instructions for it and is tens of times slower"
+        )
+    return "that is for cards" if device.type == "cpu" else "it was never tried there"
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16, and torch uses them."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.6 has none
+    has = any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return bool(has and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def caution(word: str, device: torch.device) -> str:
+    """What to know of a number format before training in it, or ''."""
+    if device.type == "cpu" and FORMATS[word][1] is not None:
+        if lacks(word, device):
+            return f"{word} was forced: {lacks(word, device)}; float32 is faster here."
+        return (
+            "bfloat16 on a processor is no gain by itself: with AVX-512's instructions for it MiniLM read texts at "
+            "0.7 times float32's speed. Time a few steps of both."
+        )
+    return ""
+
+
+@contextlib.contextmanager
+def float32_as(word: str) -> Iterator[None]:
+    """Inside, a card makes float32 matrix products in TF32 for the word "tf32", in float32 itself for any other.
+
+    The switch is the whole process's, in torch, and is put back as it was. (A CPU's is `products`.)
+    """
+    settings = torch.backends.cuda.matmul
+    new = hasattr(settings, "fp32_precision")  # torch 2.9; it has no use for the older name beside it
+    name, wanted = (
+        ("fp32_precision", "tf32" if word == "tf32" else "ieee") if new else ("allow_tf32", word == "tf32")
+    )
+    before = getattr(settings, name)
+    setattr(settings, name, wanted)
+    try:
+        yield
+    finally:
+        setattr(settings, name, before)
 
 
 def number(name: str | torch.dtype) -> torch.dtype:
@@ -123,6 +199,15 @@ def number(name: str | torch.dtype) -> torch.dtype:
 def exact(device: torch.device) -> torch.dtype:
     """The finest floating dtype of a device: float64 but on MPS, which has none."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def no_flash() -> str:
+    """'' if torch's flash attention runs on every card here, or why not."""
+    if not torch.backends.cuda.is_flash_attention_available():
+        return "needs a torch that was built with flash attention for CUDA"
+    cards = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    old = [card for card in cards if torch.cuda.get_device_capability(card) < (8, 0)]
+    return f"needs cards from Ampere on, and {torch.cuda.get_device_name(old[0])} is older" if old else ""
 
 
 @contextlib.contextmanager
@@ -184,7 +269,6 @@ def describe(device: torch.device) -> dict[str, Any]:
         "products": products(),
         "device": str(device) + (" (untested)" if device.type == "mps" else ""),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "",
-        "tf32": torch.backends.cuda.matmul.allow_tf32 if device.type == "cuda" else False,
     }
 
 

@@ -62,7 +62,7 @@ class Fitted:
 
 def new_model(task: TaskSpec, splits: Splits, place: str) -> Model:
     """The published encoder with a new head for this task."""
-    number, _ = device.precision(task.train.dtype, device.pick(place))
+    number, _ = device.precision(task.train.dtype, device.pick(place), task.train.force_dtype)
     model = load(
         task.model.weights,
         head=task.task.kind,
@@ -146,6 +146,7 @@ def fit(
     """
     plan, learner = plan_of(task, splits), learner_of(task, splits, model, encoded["train"])
     name = f"{task.task.name}, fold {fold}" if fold else task.task.name
+    word = device.number_format(task.train.dtype, model.device, task.train.force_dtype)
     course = Course.new(model, plan, fold)
     if checkpoints.resumed:
         checkpoints.restore(course)
@@ -164,7 +165,7 @@ def fit(
         return nonfinite.search(model, again, places)
 
     try:
-        with Bar(name, plan.steps, "steps") as bar, rows_named(splits.train, search):
+        with Bar(name, plan.steps, "steps") as bar, rows_named(splits.train, search), device.float32_as(word):
             bar.line(
                 f"{name}: {len(splits.train):,} texts to learn from, {len(splits.validation):,} to choose the epoch, "
                 f"{len(splits.test):,} to test; {plan.steps:,} steps on {model.device}"
@@ -201,7 +202,7 @@ def learner_of(task: TaskSpec, splits: Splits, model: Model, encoded: Encoded) -
     """The model with what it learns from; word rows that occur in no training text are set apart."""
     wordrows.set_apart(model.encoder.embeddings, set().union(*encoded.ids))
     wanted = answers.wanted(task.task.kind, splits.train.targets, splits.labels)
-    _, autocast = device.precision(task.train.dtype, model.device)
+    _, autocast = device.precision(task.train.dtype, model.device, task.train.force_dtype)
     return Learner(model, encoded, wanted, weights_of(task, splits), autocast)
 
 
@@ -268,7 +269,8 @@ def validated(
 ) -> None:
     """Score an epoch, and keep it if it is the best. Nothing of it counts if a stop is asked for meanwhile."""
     labels, reached, course = fitted.splits.labels, fitted.reached, fitted.course
-    scores = validate(task, fitted, stop)
+    with device.float32_as("float32"):
+        scores = validate(task, fitted, stop)
     if stop.requested:
         return
     is_best = course.best.state is None or improves(

@@ -22,6 +22,7 @@ from .data.splits import label_order
 from .data.tables import free_name, write_rows
 from .fit import Fitted
 from .folder import RunFolder
+from .kernels.padded import BUCKETS
 from .kinds import KINDS, each_label, has_entities, metrics_of
 from .model import Model
 from .report.read import read_run
@@ -176,20 +177,24 @@ def side(fitted: Fitted, name: str) -> mismatch.Side:
 
 def environment(task: TaskSpec, model: Model, started: str, minutes: float) -> dict[str, Any]:
     """environment.json: what ran where, with which versions, seeds, weights and kernel."""
-    dropped = model.config.attention_dropout > 0
-    number, autocast = device.precision(task.train.dtype, model.device)
-    chosen = kernels.choose(
-        task.model.kernel, device=model.device.type, dtype=autocast or number, dropout=dropped, gradients=True,
-        window=any(model.config.windows), bias=model.config.relative_buckets > 0,
-    )  # fmt: skip
+    t, config = task.train, model.config
+    word = device.number_format(t.dtype, model.device, t.force_dtype)
+    number, autocast, said = device.FORMATS[word]
+    wish = {
+        "device": model.device.type, "dtype": autocast or number, "gradients": True,
+        "dropout": config.attention_dropout > 0, "window": any(config.windows), "bias": config.relative_buckets > 0,
+    }  # fmt: skip
+    chosen = kernels.choose(task.model.kernel, **wish)
     source = model.report.source
     return {
         "minibert": __version__,
         "python": sys.version.split()[0],
         **device.describe(model.device),
-        "dtype": str(autocast or number).removeprefix("torch."),  # of training
+        "dtype": word,  # of training
+        "numbers": ". ".join(filter(None, (said, device.caution(word, model.device)))),
         "evaluation_dtype": str(number).removeprefix("torch."),
         "kernel": chosen.name,
+        "kernel_why": kernel_why(task.model.kernel, chosen.name, wish),
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
         "seeds": {**task.train.seeds, "bootstrap": task.train.seed},
         "started": started,
@@ -201,6 +206,18 @@ def environment(task: TaskSpec, model: Model, started: str, minutes: float) -> d
             "report": str(model.report),
         },
     }
+
+
+def kernel_why(asked: str, chosen: str, wish: dict[str, Any]) -> str:
+    """Why this kernel trained: which ones couldn't, and on a card what would let a better one, in words."""
+    out = [f"{name} {why}" for name, why in kernels.passed_over(chosen, **wish).items()]
+    out = out if asked == "auto" else ["asked for"]
+    if chosen == "padded":
+        out.append(f"texts of like length share a rectangle, at most {BUCKETS} a micro-batch")
+    if wish["device"] == "cuda" and wish["dropout"]:
+        other = kernels.choose("auto", **{**wish, "dropout": False}).name
+        out += [f"[model] attention_dropout = 0 would take {other}"] if other != chosen else []
+    return "; ".join(out) or "the first that auto asks"
 
 
 def hashes(folder: Path) -> dict[str, str]:

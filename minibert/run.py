@@ -80,7 +80,7 @@ def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False, resume: boo
     task, out = task.absolute({*catalogue.weights(), *catalogue.data_sets()}), Path(out).absolute()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     checkpoints = Checkpoints(out / CHECKPOINTS, task, started, __version__)
-    with system.Stop() as stop, contextlib.ExitStack() as held:
+    with system.Stop() as stop, device.float32_as("float32"), contextlib.ExitStack() as held:
         try:
             with stop.at_once():
                 if resume:
@@ -142,9 +142,10 @@ def check_apart(task: TaskSpec, out: Path) -> None:
 def look_ahead(task: TaskSpec) -> tuple[list[Splits], Model, Parts]:
     """The splits, and of the first one the model and token ids; raises what bad input would raise later."""
     Trackers.check(task.train.trackers)
-    place = device.pick(task.train.device)
-    if device.hint():
-        say(device.hint())
+    place, t = device.pick(task.train.device), task.train
+    mind = device.caution(device.number_format(t.dtype, place, t.force_dtype), place)
+    for word in filter(None, (device.hint(), mind)):
+        say(word)
     splits = list(every_split(task))
     first = new_model(task, splits[0], str(place))
     encoded = encode_all(task, first, splits[0])  # a text that is too long for truncation "error"

@@ -143,7 +143,11 @@ class Train:
     trackers: tuple[str, ...] = key((), "who is told every number beside history.jsonl: 'tensorboard' (its extra)",
                                     choices=("tensorboard",))  # fmt: skip
     device: str = key("auto", "auto, cpu, cuda, cuda:1, mps")
-    dtype: str = key("auto", "auto, float32, bfloat16, float64")
+    dtype: str = key("auto", "auto, float32, tf32, bfloat16, float16, float64; auto: what the card is fastest in, float32 on a processor",
+                     choices=("auto", "float32", "tf32", "bfloat16", "float16", "float64"))  # fmt: skip
+    force_dtype: bool = key(
+        False, "take bfloat16 or float16 also where it is tens of times slower than float32"
+    )
 
     @property
     def seeds(self) -> dict[str, int]:

@@ -33,13 +33,99 @@ def test_unknown_devices_are_refused(name):
         device.pick(name)
 
 
-def test_precision():
+def capability(monkeypatch, found):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda card=None: found)
+
+
+def test_precision(monkeypatch):
     assert device.precision("auto", CPU) == (torch.float32, None)
     assert device.precision("float64", CPU) == (torch.float64, None)
-    with pytest.raises(ConfigError, match="can't be used"):
-        device.precision("bfloat16", CPU)
     with pytest.raises(ConfigError, match="did you mean"):
         device.precision("float23", CPU)
+    with pytest.raises(ConfigError, match="never tried there"):
+        device.precision("bfloat16", torch.device("mps"))
+    with pytest.raises(ConfigError, match="never tried there"):
+        device.precision("bfloat16", torch.device("mps"), force=True)
+
+
+@pytest.mark.parametrize(
+    ("found", "auto", "refused"),
+    [
+        ((9, 0), "bfloat16", ()),
+        ((8, 0), "bfloat16", ()),
+        ((7, 5), "float16", ("bfloat16", "tf32")),
+        ((6, 1), "float32", ("bfloat16", "tf32", "float16")),
+    ],
+)
+def test_a_card_computes_in_what_it_has(monkeypatch, found, auto, refused):
+    card = torch.device("cuda", 0)
+    capability(monkeypatch, found)
+    assert device.number_format("auto", card) == auto
+    for word in device.FORMATS:
+        if word not in refused:
+            assert device.number_format(word, card) == word and not device.caution(word, card)
+            continue
+        with pytest.raises(
+            ConfigError, match=f"dtype '{word}' can't be used for training on cuda:0: this card has no"
+        ):
+            device.number_format(word, card)
+    if "bfloat16" in refused:
+        assert device.precision("bfloat16", card, force=True) == (torch.float32, torch.bfloat16)
+    if "tf32" in refused:
+        with pytest.raises(ConfigError, match="no tf32"):
+            device.number_format("tf32", card, force=True)
+
+
+def test_bfloat16_on_a_processor_wants_its_instructions(monkeypatch):
+    """Taken where they are, with a word on its speed; refused where not, unless forced."""
+    monkeypatch.setattr(device, "has_bfloat16", lambda: True)
+    assert device.precision("bfloat16", CPU) == (torch.float32, torch.bfloat16)
+    assert "0.7 times" in device.caution("bfloat16", CPU)
+    monkeypatch.setattr(device, "has_bfloat16", lambda: False)
+    with pytest.raises(ConfigError, match=r"tens of times slower\n.*force_dtype = true"):
+        device.precision("bfloat16", CPU)
+    assert device.precision("bfloat16", CPU, force=True) == (torch.float32, torch.bfloat16)
+    assert "was forced" in device.caution("bfloat16", CPU)
+    with pytest.raises(ConfigError, match="for cards"):
+        device.precision("float16", CPU)
+    assert device.precision("float16", CPU, force=True) == (torch.float32, torch.float16)
+    with pytest.raises(ConfigError, match="for cards"):
+        device.precision("tf32", CPU, force=True)
+    assert device.caution("float32", CPU) == "" and device.number_format("auto", CPU) == "float32"
+
+
+@pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16", "bf16", ""])
+def test_the_instructions_are_asked_for_and_torch_too(monkeypatch, flag):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag: True, "avx512_f": True}, raising=False)
+    for uses in (True, False):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda uses=uses: uses)
+        assert device.has_bfloat16() == (bool(flag) and uses)
+
+
+def test_tf32_is_a_word_of_its_own_and_is_put_back():
+    """float32 means float32, whatever the process had switched on before; the CPU's switch is another."""
+    card, cpu = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    before, others = card.fp32_precision, cpu.fp32_precision
+    try:
+        for was in ("ieee", "tf32"):
+            card.fp32_precision = was
+            with device.float32_as("tf32"):
+                assert card.fp32_precision == "tf32"
+                with device.float32_as("float32"):
+                    assert card.fp32_precision == "ieee" and cpu.fp32_precision == others
+                assert card.fp32_precision == "tf32"
+            assert card.fp32_precision == was
+    finally:
+        card.fp32_precision = before
+
+
+def test_the_spec_knows_the_same_words():
+    import dataclasses
+
+    from minibert import spec
+
+    choices = next(f for f in dataclasses.fields(spec.Train) if f.name == "dtype").metadata["choices"]
+    assert choices == ("auto", *device.FORMATS)
 
 
 def test_products_stay_exact_whichever_library_makes_them(monkeypatch):

@@ -42,7 +42,7 @@ HOUSE = {
     "recompute": "",
     "oracle": "errors",
     "batch": "errors",
-    "kernels": "batch errors progress system",
+    "kernels": "batch device errors progress system",
     "variants": "batch config",
     "dropout": "batch kernels",
     "trace": "batch errors kernels variants",

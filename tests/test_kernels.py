@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from minibert import kernels
 from minibert.batch import pack
 from minibert.errors import ConfigError
-from minibert.kernels import Dropout, counter, gate, native
+from minibert.kernels import Dropout, counter, gate, native, varlen
 from minibert.kernels.reference import reference
 
 from .helpers import toy_batch
@@ -282,7 +282,8 @@ def test_auto_takes_the_first_of_the_written_order(registry):
     assert ("native", "tiled", *kernels.ORDER) == kernels.DROPPING
     assert kernels.choose("auto", dropout=True).name == "tiled", "tests compile nothing"
     assert kernels.choose("auto", dropout=True, window=True).name == "sdpa"
-    assert kernels.choose("auto", dropout=True, device="cuda").name == "sdpa", "torch has a fused one there"
+    assert kernels.CARD == ("varlen", "padded", "sdpa", "reference")
+    assert kernels.choose("auto", dropout=True, device="cuda").name == "padded"
     able = list(kernels.ORDER)
     while able:
         assert kernels.choose("auto").name == able[0]
@@ -619,6 +620,123 @@ def test_threads_change_nothing(name):
     assert all(torch.equal(one, other) for one, other in zip(*found))
 
 
+# --- varlen: what torch's kernel is asked ---------------------------------------------------------
+
+
+@pytest.fixture
+def stand_in(registry, monkeypatch):
+    """torch's kernel played by the reference, which holds the call to what the kernel's documentation says."""
+    import torch.nn.attention.varlen as theirs
+
+    calls = []
+
+    def varlen_attn(q, k, v, cu_q, cu_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
+        assert cu_q is cu_k and cu_q.dtype == torch.int32 and cu_q.is_contiguous()
+        assert type(max_q) is int and max_q == max_k == int(cu_q.diff().max())
+        assert q.shape[-1] % 8 == 0 and q.shape == k.shape == v.shape and q.dtype == k.dtype == v.dtype
+        assert q.dtype in (torch.bfloat16, torch.float16) and all(x.stride(-1) == 1 for x in (q, k, v))
+        calls.append((tuple(q.shape), window_size))
+        layout = dataclasses.replace(pack([[0] * n for n in cu_q.diff().tolist()]).layout)
+        window = None if window_size == (-1, -1) else window_size
+        return reference(q.float(), k.float(), v.float(), layout, scale=scale, window=window).to(q.dtype)
+
+    monkeypatch.setattr(theirs, "varlen_attn", varlen_attn)
+    kernels.register(
+        "here",
+        devices=("cpu",),
+        dtypes=(torch.bfloat16, torch.float16),
+        dropout="",
+        gradients=True,
+        window=True,
+    )(varlen.varlen)
+    return calls
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_varlen_hands_the_pack_over_as_it_is(stand_in, dtype):
+    found = kernels.check("here", dtype)
+    assert found.passed, found
+    assert {window for _, window in stand_in} == {(-1, -1), (2, 3)}
+    assert {shape for shape, _ in stand_in} == {(sum(gate.LENGTHS), 4, width) for width in gate.WIDTHS}
+
+
+def test_varlen_widens_heads_to_what_the_kernel_takes_and_refuses_wider_ones(stand_in):
+    q, k, v, grad = torch.randn(4, 18, 4, 6, dtype=torch.bfloat16)
+    q, k, v = (x.requires_grad_() for x in (q, k, v))
+    layout = toy_batch().layout
+    out = kernels.attend("here", q, k, v, layout, scale=0.4)
+    plain = reference(q.float(), k.float(), v.float(), layout, scale=0.4)
+    assert stand_in == [((18, 4, 8), (-1, -1))] and torch.equal(out, plain.bfloat16())
+    ours = torch.autograd.grad(out, (q, k, v), grad)
+    theirs = torch.autograd.grad(plain, (q, k, v), grad.float())
+    assert all(
+        a.shape == b.shape and torch.allclose(a.float(), b.float(), atol=0.02) for a, b in zip(ours, theirs)
+    )
+    wide = torch.zeros(18, 1, 264, dtype=torch.bfloat16)
+    with pytest.raises(ConfigError, match="heads up to 256 wide"):
+        kernels.attend("here", wide, wide, wide, layout, scale=1.0)
+
+
+def a_card(monkeypatch, capability=(8, 0), built=True):
+    """A machine with a card, as far as it is asked."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda card=None: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda card=None: "Tesla T4")
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: built)
+    monkeypatch.setattr(kernels, "choose_cached", {})
+
+
+def test_a_card_takes_varlen_and_with_dropout_padded_and_says_why(monkeypatch):
+    a_card(monkeypatch)
+    wish = {"device": "cuda", "dtype": torch.bfloat16, "gradients": True}
+    assert kernels.choose("auto", **wish).name == "varlen" and kernels.passed_over("varlen", **wish) == {}
+    assert kernels.choose("auto", **wish, dropout=True).name == "padded"
+    assert kernels.passed_over("padded", **wish, dropout=True) == {"varlen": "has no dropout"}
+    assert kernels.choose("auto", **wish, window=True).name == "varlen"
+    assert kernels.choose("auto", **wish, bias=True).name == "padded", "MPNet"
+    assert kernels.choose("auto", device="cuda").name == "padded", "in float32"
+    assert kernels.passed_over("padded", device="cuda") == {"varlen": "has no float32"}
+    with pytest.raises(ConfigError, match="'varlen' can't be used here: has no dropout") as caught:
+        kernels.choose("varlen", **wish, dropout=True)
+    assert "padded" in str(caught.value).split("Kernels that can:")[1]
+    assert "tiled" in kernels.available(**wish) and kernels.passed_over("sdpa") == {}
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "why"),
+    [((7, 5), True, "from Ampere on, and Tesla T4 is older"), ((8, 0), False, "built with flash attention")],
+)
+def test_varlen_says_what_a_machine_lacks(monkeypatch, capability, built, why):
+    a_card(monkeypatch, capability, built)
+    assert kernels.choose("auto", device="cuda", dtype=torch.float16).name == "padded"
+    with pytest.raises(ConfigError, match=why):
+        kernels.choose("varlen", device="cuda", dtype=torch.float16)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_varlen_passes_the_gate_on_the_card(dtype):
+    found = kernels.check("varlen", dtype, device="cuda")
+    assert found.passed, found
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["padded", "sdpa"])
+@pytest.mark.parametrize("n", [64, 192, 320])
+def test_a_mask_gives_no_nan_where_cudnn_would(name, n):
+    """pytorch #196678: 64 more than a multiple of 128, scores so low that exp(0 - lse) overflows."""
+    layout = pack([[0] * n, [0] * (n - 3)]).layout.to("cuda")
+    q, k, v = torch.randn(3, 2 * n - 3, 2, 64, device="cuda", dtype=torch.bfloat16)
+    q, k = q * 0.1, k * 0.1
+    q[..., 0], k[..., 0] = 1.0, -120 * 8
+    q, k, v = (x.requires_grad_() for x in (q, k, v))
+    window = (n, n) if name == "sdpa" else None  # a mask for sdpa, too
+    out = kernels.attend(name, q, k, v, layout, scale=1 / 8, window=window)
+    found = torch.autograd.grad(out.float().square().sum(), (q, k, v))
+    assert all(bool(torch.isfinite(x).all()) for x in found)
+
+
 def test_register_refuses_a_word_it_does_not_know():
     with pytest.raises(ConfigError, match="dropout"):
         kernels.register("x", devices=("cpu",), dtypes=kernels.FLOATS, dropout="yes", gradients=True)
@@ -644,6 +762,46 @@ def test_equal_lengths_share_a_group_and_keep_their_places():
     assert sdpa.plan(pack([[0] * n for n in (9, 4, 4)]).layout, torch.device("cpu"))[1:] == (None, None)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_texts_of_like_length_share_a_rectangle(seed):
+    """Every text once, from short to long, in a bounded number of groups of little padding."""
+    from minibert.kernels import padded
+
+    generator = torch.Generator().manual_seed(seed)
+    low = (1, 90, 1, 1, 400, 60)[seed]
+    lengths = torch.randint(low, (513, 110, 60, 2, 513, 90)[seed], (64,), generator=generator).tolist()
+    groups = padded.buckets(lengths)
+    assert sorted(i for group in groups for i in group) == list(range(64)) and len(groups) <= padded.BUCKETS
+    sizes = [[lengths[i] for i in group] for group in groups]
+    assert [n for size in sizes for n in size] == sorted(lengths)
+    waste = [1 - sum(size) / (len(size) * max(size)) for size in sizes]
+    if low > 1:  # lengths that eight rectangles can hold as they should
+        assert max(waste) <= padded.WASTE + 1e-9
+        more = [[*a, b[0]] for a, b in zip(sizes, sizes[1:])]
+        assert all(1 - sum(x) / (len(x) * max(x)) > padded.WASTE for x in more), "each is as large as may be"
+    assert 1 - sum(lengths) / sum(len(size) * max(size) for size in sizes) < 0.2, "over all"
+    assert padded.buckets([7] * 9) == [list(range(9))] and padded.buckets([5, 900]) == [[0], [1]]
+    assert padded.buckets([]) == []
+
+
+def test_a_rectangle_without_padding_has_no_mask(monkeypatch):
+    """And the cells that a mask hides are told apart: what stands in them changes nothing."""
+    from minibert.kernels import padded
+
+    seen = []
+
+    def fused(q, k, v, mask, dropout, scale):
+        seen.append((tuple(q.shape), None if mask is None else mask.sum((1, 2, 3)).tolist()))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+
+    monkeypatch.setattr(padded, "fused", fused)
+    layout, q = pack([[0] * n for n in (40, 5, 39, 5)]).layout, torch.randn(89, 4, 8)
+    kernels.attend("padded", q, q, q, layout, scale=1.0)
+    assert seen == [((2, 4, 5, 8), None), ((2, 4, 40, 8), [39, 40])]
+    kernels.attend("padded", q, q, q, layout, scale=1.0)
+    assert [key for key in layout.memo] == ["padded"], "the rectangles are made once a batch"
+
+
 def test_the_padded_kernel_matches_torchs_own_with_a_mask():
     layout = toy_batch().layout
     q, k, v = torch.randn(3, 18, 4, 6, dtype=torch.float64)
@@ -656,15 +814,15 @@ def test_the_padded_kernel_matches_torchs_own_with_a_mask():
         start += n
 
 
-@pytest.mark.parametrize(("name", "masks"), [("sdpa", 2), ("padded", 1)])
-def test_what_a_window_hides_is_made_once_a_batch(name, masks):
+@pytest.mark.parametrize("name", ["sdpa", "padded"])
+def test_what_a_window_hides_is_made_once_a_batch(name):
     """One mask a length, kept for the next layer; a bias learns, so what it adds is made anew."""
     layout, q = pack([[0] * n for n in (5, 9, 5)]).layout, torch.randn(19, 4, 8)
     first = kernels.attend(name, q, q, q, layout, scale=1.0, window=(1, 2))
     kept = {key: x for key, x in layout.memo.items() if key[0] == "window"}
-    assert len(kept) == masks
+    assert len(kept) == 2
     assert torch.equal(kernels.attend(name, q, q, q, layout, scale=1.0, window=(1, 2)), first)
     assert all(layout.memo[key] is x for key, x in kept.items())
     kernels.attend(name, q, q, q, layout, scale=1.0, window=(1, 2), bias=torch.randn(4, 17))
     kernels.attend(name, q, q, q, layout, scale=1.0, window=(3, 3))
-    assert len([key for key in layout.memo if key[0] == "window"]) == 2 * masks
+    assert len([key for key in layout.memo if key[0] == "window"]) == 4

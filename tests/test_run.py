@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -113,6 +114,54 @@ def test_a_run_on_the_card(weights, tmp_path, dtype, kernel):
     outcome = run(one, tmp_path / "out")
     assert outcome.status == "completed" and outcome.metrics["test"]["accuracy"]["value"] > 0.9
     assert read(tmp_path / "out", "environment.json")["device"].startswith("cuda")
+
+
+def test_what_trained_and_why_is_written_down(finished):
+    made = read(finished, "environment.json")
+    assert (made["dtype"], made["numbers"], made["evaluation_dtype"]) == ("float32", "float32", "float32")
+    assert made["kernel"] == "tiled" and made["kernel_why"].startswith("native is switched off")
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert "Training computed in float32; attention by the kernel tiled (native is switched off" in page
+
+
+def test_why_a_card_trains_by_this_kernel(monkeypatch):
+    """Nothing is switched off by silence: dropout costs varlen, and the report says what would take it."""
+    from minibert import kernels
+    from minibert.results import kernel_why
+
+    monkeypatch.setattr(kernels, "choose_cached", {})
+    monkeypatch.setattr(kernels, "KERNELS", dict(kernels.KERNELS))
+    kernels.KERNELS["varlen"] = dataclasses.replace(kernels.KERNELS["varlen"], build=lambda really: "")
+    wish = {"device": "cuda", "dtype": torch.bfloat16, "gradients": True, "dropout": True}
+    assert kernel_why("auto", "padded", wish) == (
+        "varlen has no dropout; texts of like length share a rectangle, at most 8 a micro-batch; "
+        "[model] attention_dropout = 0 would take varlen"
+    )
+    assert kernel_why("auto", "varlen", {**wish, "dropout": False}) == "the first that auto asks"
+    assert kernel_why("sdpa", "sdpa", wish) == "asked for; [model] attention_dropout = 0 would take varlen"
+
+
+@pytest.mark.parametrize("dtype", ["tf32", "float16"])
+def test_a_number_format_of_cards_is_refused_on_a_processor(weights, tmp_path, dtype):
+    one = task(tmp_path, weights, train={"dtype": dtype, "device": "cpu"})
+    with pytest.raises(
+        ConfigError, match=f"dtype '{dtype}' can't be used for training on cpu: that is for cards"
+    ):
+        run(one, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_in_bfloat16_says_what_that_means_here(weights, tmp_path, capsys):
+    one = task(
+        tmp_path, weights, train={"dtype": "bfloat16", "force_dtype": True, "device": "cpu", "epochs": 1}
+    )
+    assert run(one, tmp_path / "out").status == "completed"
+    made = read(tmp_path / "out", "environment.json")
+    assert made["dtype"] == "bfloat16" and made["numbers"].startswith(
+        "bfloat16 autocast, weights and updates in"
+    )
+    said = capsys.readouterr().err
+    assert "bfloat16 on a processor is no gain" in said or "bfloat16 was forced" in said
 
 
 def test_a_run_leaves_every_file_named(finished):

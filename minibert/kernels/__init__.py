@@ -33,6 +33,9 @@ ORDER = ("sdpa", "padded", "reference")
 # times as fast as sdpa's fallback there, tiled on a par with it (docs/evidence.md). Both drop the same, so
 # that what is learned does not hang on a compiler, and their memory grows with n alone.
 DROPPING = ("native", "tiled", *ORDER)
+# ... and on a card: varlen takes the pack as it is, in one launch; it has no dropout, so that training with
+# dropout on attention takes padded, which has few rectangles where sdpa has as many as there are lengths.
+CARD = ("varlen", "padded", "sdpa", "reference")
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # What a kernel made of torch's own operations can do, by `register`'s words.
@@ -172,6 +175,19 @@ def available(**wish: object) -> dict[str, str]:
     return {name: kernel.why_not(**wish) for name, kernel in KERNELS.items()}
 
 
+def order(device: str, dropout: bool) -> tuple[str, ...]:
+    """In which order `auto` asks the kernels: the written one, then the others as they were registered."""
+    first = CARD if device == "cuda" else DROPPING if dropout and device == "cpu" else ORDER
+    return (*first, *(name for name in KERNELS if name not in first))
+
+
+def passed_over(chosen: str, **wish: object) -> dict[str, str]:
+    """The kernels that `auto` asks before the one it took, and why they couldn't. Wishes as in `why_not`."""
+    names = order(str(wish.get("device", "cpu")), bool(wish.get("dropout", False)))
+    reasons = available(**wish)
+    return {name: reasons[name] for name in names[: names.index(chosen)] if name in reasons}
+
+
 choose_cached: dict[tuple, Kernel] = {}
 
 
@@ -185,15 +201,14 @@ def choose(
     window: bool = False,
     bias: bool = False,
 ) -> Kernel:
-    """The kernel called `name`, or for "auto" the first of ORDER (DROPPING) that can; else ConfigError."""
+    """The kernel called `name`, or for "auto" the first of `order` that can; else ConfigError."""
     wish = (name, device, dtype, dropout, gradients, window, bias)
     if wish in choose_cached:
         return choose_cached[wish]
     reasons = available(
         device=device, dtype=dtype, dropout=dropout, gradients=gradients, window=window, bias=bias
     )
-    order = DROPPING if dropout and device == "cpu" else ORDER
-    able = [n for n in (*order, *(k for k in KERNELS if k not in order)) if reasons.get(n) == ""]
+    able = [n for n in order(device, dropout) if reasons.get(n) == ""]
     for found in able if name == "auto" else [n for n in able if n == name]:
         if not (why := KERNELS[found].build(True)):
             break
@@ -244,5 +259,5 @@ def attend(
     return kernel.fn(q, k, v, layout, scale=scale, dropout=dropout, **extra)
 
 
-from . import native, padded, reference, sdpa, tiled  # noqa: E402, F401  each registers itself
+from . import native, padded, reference, sdpa, tiled, varlen  # noqa: E402, F401  each registers itself
 from .gate import check  # noqa: E402, F401

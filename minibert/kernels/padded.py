@@ -1,20 +1,38 @@
-"""The rectangle that other BERTs use, for comparison: padded texts and a mask.
+"""Rectangles with padding and a mask, as other BERTs have, but a few of them: texts of like length together.
 
-What is different: the pack is spread over (B, T) with T the longest text, and a mask keeps real
-tokens from looking at padding. It computes B*T*T scores where the texts hold fewer; how much is
-wasted is the share of padding. The only kernel with a mask.
+What is different: the texts are spread over rectangles (B, T), T the longest of each, and a mask keeps real
+tokens from looking at padding. In one rectangle for all, a long text among short ones makes most of it
+padding; in one for each length, as in sdpa.py, a card starts as many small kernels as there are lengths.
+Here it is at most BUCKETS rectangles, and padding under WASTE where so many can do that.
+Where all texts of a rectangle are equally long there is no mask, so that torch takes flash attention. The
+only kernel with a mask.
 
 In:  q, k, v (N, H, K).   Out: (N, H, K).
 """
 
 from __future__ import annotations
 
-from torch import Tensor
-from torch.nn import functional as F
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from ..batch import Layout, pad, unpad
+import torch
+from torch import Tensor
+
+from ..batch import Layout
 from . import ALL, Dropout, register
 from .reference import added_to
+from .sdpa import fused
+
+WASTE = 0.1  # of a rectangle's cells: padding
+BUCKETS = 8  # rectangles of a pack
+
+
+class Rectangle(NamedTuple):
+    """Texts that are computed together: their cells among those of all rectangles, and T."""
+
+    cells: slice
+    length: int
+    mask: Tensor | None  # (B, 1, 1, T), True on real tokens; None: there is no padding
 
 
 @register("padded", **ALL)
@@ -32,18 +50,48 @@ def padded(
     """(N, H, K) x 3 -> (N, H, K)."""
     if not layout.lengths:
         return q.clone()
-    rectangles = [pad(x, layout) for x in (q, k, v)]
-    mask = rectangles[0][1][:, None, None, :]  # (B, 1, 1, T)
-    added = added_to(layout, layout.max_seqlen, window, bias, q)
-    if added is not None:
-        mask = added.where(mask, float("-inf"))
-    q_pad, k_pad, v_pad = (x.transpose(1, 2) for x, _ in rectangles)  # (B, H, T, K)
-    context = F.scaled_dot_product_attention(
-        q_pad,
-        k_pad,
-        v_pad,
-        attn_mask=mask,
-        dropout_p=dropout.p if dropout else 0.0,
-        scale=scale,
-    )  # (B, H, T, K)
-    return unpad(context.transpose(1, 2), layout)  # (N, H, K)
+    rectangles, cells = layout.keep("padded", lambda: spread(layout.lengths, q.device))
+    total = rectangles[-1].cells.stop
+    q, k, v = (x.new_zeros(total, *x.shape[1:]).index_copy(0, cells, x) for x in (q, k, v))
+    outputs = []
+    for some, T, mask in rectangles:
+        q_r, k_r, v_r = (x[some].unflatten(0, (-1, T)).transpose(1, 2) for x in (q, k, v))  # (B, H, T, K)
+        added = added_to(layout, T, window, bias, q)
+        if added is not None:
+            mask = added if mask is None else added.where(mask, float("-inf"))
+        context = fused(q_r, k_r, v_r, mask, dropout, scale)  # (B, H, T, K)
+        outputs.append(context.transpose(1, 2).flatten(0, 1))  # (B * T, H, K)
+    return torch.cat(outputs).index_select(0, cells)  # (N, H, K)
+
+
+def spread(lengths: Sequence[int], device: torch.device) -> tuple[list[Rectangle], Tensor]:
+    """The rectangles of a pack, and each token's cell in them, (N,) int64. Once a batch."""
+    firsts, spans, total = [0] * len(lengths), [], 0  # each text's first cell; (cells, T, padded?)
+    for texts in buckets(lengths):
+        T, real = lengths[texts[-1]], sum(lengths[i] for i in texts)
+        for row, i in enumerate(texts):
+            firsts[i] = total + row * T
+        spans.append((slice(total, total + len(texts) * T), T, real < len(texts) * T))
+        total += len(texts) * T
+    cells = torch.cat([torch.arange(first, first + n) for first, n in zip(firsts, lengths)])
+    cells = cells.to(device, non_blocking=True)
+    tokens = torch.zeros(total, dtype=torch.bool, device=device).index_fill(0, cells, True)
+    masks = (tokens[some].unflatten(0, (-1, T))[:, None, None] if gaps else None for some, T, gaps in spans)
+    return [Rectangle(some, T, mask) for (some, T, _), mask in zip(spans, masks)], cells
+
+
+def buckets(lengths: Sequence[int], waste: float = WASTE) -> list[list[int]]:
+    """Texts, by their places, in groups of like length, from short to long: a pure function of the lengths.
+
+    A group takes the next longer text while its padding stays within `waste`. If that makes more than BUCKETS
+    groups, they are made anew with more padding.
+    """
+    groups: list[list[int]] = []
+    real = 0
+    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if not groups or real + lengths[i] < (1 - waste) * (len(groups[-1]) + 1) * lengths[i]:
+            groups.append([])
+            real = 0
+        groups[-1].append(i)
+        real += lengths[i]
+    return groups if len(groups) <= BUCKETS else buckets(lengths, 1.25 * waste)

@@ -10,9 +10,12 @@ In:  q, k, v (N, H, K).   Out: (N, H, K).
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..batch import Layout
 from . import ALL, Dropout, register
@@ -40,9 +43,7 @@ def sdpa(
         end = start + count * length
         q_g, k_g, v_g = (x[start:end].unflatten(0, (count, length)).transpose(1, 2) for x in (q, k, v))
         added = added_to(layout, length, window, bias, q)  # None in BERT, and then no mask is built
-        context = F.scaled_dot_product_attention(
-            q_g, k_g, v_g, attn_mask=added, dropout_p=dropout.p if dropout else 0.0, scale=scale
-        )  # (count, H, length, K)
+        context = fused(q_g, k_g, v_g, added, dropout, scale)  # (count, H, length, K)
         outputs.append(context.transpose(1, 2).flatten(0, 1))  # (count * length, H, K)
         start = end
     if not outputs:
@@ -50,6 +51,23 @@ def sdpa(
     joined = torch.cat(outputs) if len(outputs) > 1 else outputs[0]  # (N, H, K)
     return joined if back is None else joined.index_select(0, back)
 
+
+def fused(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: Dropout | None, scale: float
+) -> Tensor:
+    """torch's attention on rectangles (B, H, T, K); mask: bool, True where a query may look, or added numbers.
+
+    On a card never by cuDNN, which torch prefers on an H100: from torch 2.11 to 2.13 its backward pass with a
+    mask gives NaN where T is 64 more than a multiple of 128 (pytorch #196678), and without one there are
+    others (cudnn-frontend #160, #1072). Without a mask torch then takes flash attention, with one its
+    memory-efficient kernel. The switch is the whole process's, in torch, and is put back.
+    """
+    share = dropout.p if dropout else 0.0
+    with sdpa_kernel(NOT_CUDNN) if q.is_cuda else contextlib.nullcontext():
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=share, scale=scale)
+
+
+NOT_CUDNN = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 Plan = tuple[list[tuple[int, int]], Tensor | None, Tensor | None]
 

@@ -305,6 +305,10 @@ def ran(run: Run) -> list[str]:
     where = known.get("cpu") if known.get("device", "cpu") == "cpu" else known.get("device")
     if known.get("minutes") and where:
         out.append(f"The whole run took {known['minutes']:.1f} minutes on {where}.")
+    if known.get("numbers") and known.get("kernel_why"):
+        out.append(
+            f"Training computed in {known['numbers']}; attention by the kernel {known['kernel']} ({known['kernel_why']})."
+        )
     settings = (run.metrics.get("baseline") or {}).get("settings") or {}
     chosen = settings.get("chosen")
     if chosen:
