@@ -79,7 +79,7 @@ setup(
             "build",
         ],
         "browser": ["playwright>=1.40"],
-        "peers": ["transformers>=5", "sentence-transformers>=5"],
+        "peers": ["transformers>=5", "accelerate>=1.1", "sentence-transformers>=5"],
     },
     entry_points={"console_scripts": ["minibert = minibert.cli:app"]},
 )

@@ -1,0 +1,134 @@
+"""Our side: what `minibert run` does between reading a spec and writing scores, by its own functions.
+
+In:  a job with a spec.   Out: a line a step, losses, memory, and what is asked beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from contestant import Clock, forget_peak, memory, serve
+
+import minibert
+from minibert import answers, catalogue, data, fit, spec, system
+from minibert.folder import RunFolder
+from minibert.resume import Checkpoints
+from minibert.spec import TaskSpec
+from minibert.train import Plan, accumulate
+
+
+def read(job: dict[str, Any]) -> tuple[TaskSpec, data.Splits]:
+    """The task of a job, and its texts."""
+    task = spec.load(job["spec"])
+    return task, data.load_splits(task, lambda word: catalogue.locate_data(word, task.folder))
+
+
+class Watched(RunFolder):
+    """A run folder that clocks what is told to it: every step as it is logged. Validation is not counted."""
+
+    clock: Clock
+
+    def event(self, event: str, **facts: Any) -> None:
+        super().event(event, **facts)
+        if event == "step":
+            self.clock.step(facts["texts"], facts["tokens"], facts["tokens"])
+            self.losses.append(facts["loss"])
+        else:
+            self.clock.start()
+
+
+def fine_tune(job: dict[str, Any]) -> dict[str, Any]:
+    """Load, tokenise, train with `fit`, and, if asked, predict the test part."""
+    task, splits = read(job)
+    idle = memory()
+    model = fit.new_model(task, splits, "cpu")
+    start = time.perf_counter()
+    encoded = fit.encode_all(task, model, splits)
+    tokenise = time.perf_counter() - start
+    with tempfile.TemporaryDirectory() as work:
+        folder = Watched(Path(work, "run"))
+        folder.losses = []
+        ready, marked = memory(), forget_peak()
+        folder.clock = Clock()
+        checkpoints = Checkpoints(folder.path / "checkpoints", task, "", minibert.__version__)
+        stop = system.Stop()
+        fitted = fit.fit(task, splits, model, encoded, folder, stop, checkpoints)
+    clock = folder.clock
+    out = {
+        "steps": clock.steps,
+        "losses": folder.losses,
+        "tokenise": tokenise,
+        "memory": {"idle": idle, "ready": ready, "peak": clock.peak_mb, "marked": marked},
+    }
+    if job.get("predict"):
+        fit.predict_test(fitted, stop)
+        truth = splits.test.targets.tolist()
+        out |= {"predictions": fitted.test.tolist(), "truth": truth, "best_epoch": fitted.best_epoch}
+    return out
+
+
+def microbatches(job: dict[str, Any]) -> dict[str, Any]:
+    """One step of a batch at once and in micro-batches: losses, and gradients beside the largest of all."""
+    task, splits = read(job)
+    model = fit.new_model(task, splits, "cpu").train()
+    encoded = fit.encode_all(task, model, splits)["train"]
+    wanted = answers.wanted(task.task.kind, splits.train.targets, splits.labels)
+    loss_of = fit.loss_function(task, model, encoded, wanted, None)
+    plan = Plan(len(splits.train), 1, task.train.batch_size, task.train.learning_rate)
+    lengths, places = encoded.lengths.tolist(), plan.places(0)
+    found = {}
+    for budget in job["budgets"]:
+        model.zero_grad()
+        (total, count), _ = accumulate(
+            loss_of, places, lengths, replace(plan, tokens_per_microbatch=budget), 0
+        )
+        gradients = {n: p.grad.clone() / count for n, p in model.named_parameters() if p.grad is not None}
+        parts = len(minibert.batch.by_tokens([lengths[p] for p in places], budget))
+        found[budget] = (float(total / count), gradients, parts)
+    whole, *others = found.values()
+    largest = max(float(g.abs().max()) for g in whole[1].values())
+    return {
+        "texts": len(places),
+        "rows": [
+            {
+                "parts": parts,
+                "loss": abs(loss - whole[0]) / abs(whole[0]),
+                "gradient": max(float((gradients[n] - g).abs().max()) for n, g in whole[1].items()) / largest,
+            }
+            for loss, gradients, parts in others
+            if parts > 1
+        ],
+    }
+
+
+def launch(job: dict[str, Any]) -> dict[str, Any]:
+    """`minibert run` in so many processes of so many threads; steps and losses as its history tells them."""
+    starter = [] if job["processes"] == 1 else ["-m", "torch.distributed.run", "--standalone",
+                                                "--nproc-per-node", str(job["processes"])]  # fmt: skip
+    with tempfile.TemporaryDirectory() as work:
+        out = Path(work, "run")
+        done = subprocess.run(
+            [sys.executable, *starter, "-m", "minibert", "run", job["spec"], "--out", str(out)],
+            env=os.environ | {"OMP_NUM_THREADS": str(job["threads"])},
+            stdout=sys.stderr,
+        )
+        if done.returncode:
+            raise SystemExit(f"minibert run ended with {done.returncode}")
+        events = [json.loads(line) for line in (out / "history.jsonl").read_text("utf-8").splitlines()]
+    steps = [e for e in events if e["event"] == "step"]
+    clocked = [[e["texts"] / e["texts_per_second"], e["texts"], e["tokens"], e["tokens"], 0] for e in steps]
+    return {"steps": clocked, "losses": [e["loss"] for e in steps]}
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    serve({"fine_tune": fine_tune, "microbatches": microbatches, "launch": launch})

@@ -1,0 +1,322 @@
+"""Races of fine-tuning against transformers' Trainer: `python benchmarks/train.py speed|memory|losses|score|processes`.
+
+In:  a shipped task's texts.   Out: results/train_NAME.json and .md.
+jobs.py says what the contestants are given, ours.py and peers/trainer.py are they, harness.py runs them in rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import HERE, Jobs, Race, Refused, say
+from jobs import changed, laid_out, ours, random_bert, shipped, some, theirs
+from measures import (
+    CPU,
+    TOKENS,
+    Row,
+    by_round,
+    differences,
+    mean,
+    median,
+    over,
+    padding,
+    rate,
+    ratios,
+    shown,
+    step_seconds,
+    table,
+)
+from pages import PAGES
+
+from minibert import data, metrics
+from minibert.errors import MiniBertError
+from minibert.fit import new_model
+from minibert.train import Plan
+
+OURS, TRAINER, GROUPED = "minibert", "Trainer, as it comes", "Trainer, grouped by length"
+WORRY, NEWS = "worry_anxiety", "reuters8"
+DROPOUT = {"dropout": 0.1, "attention_dropout": 0.1}
+Size = dict[str, Any]
+
+# How large each race is: whole, and to try it.
+SIZES: dict[str, tuple[Size, Size]] = {
+    "speed": ({"texts": 512, "epochs": 2, "batch_size": 32, "rounds": 5, "trial": 6},
+              {"texts": 32, "epochs": 1, "batch_size": 8, "rounds": 2, "trial": 2}),
+    "memory": ({"layers": 12, "width": 768, "tokens": 512, "texts": 8, "steps": 3, "rounds": 1},
+               {"layers": 2, "width": 384, "tokens": 128, "texts": 4, "steps": 3, "rounds": 2}),
+    "losses": ({"steps": 50, "batch_size": 16, "learning_rate": 1e-4},
+               {"steps": 4, "batch_size": 8, "learning_rate": 1e-4}),
+    "score": ({"texts": 500, "validation": 100, "test": 311, "epochs": 3, "rounds": 5},
+              {"texts": 32, "validation": 8, "test": 16, "epochs": 1, "rounds": 2}),
+    "processes": ({"texts": 512, "epochs": 1, "batch_size": 32, "rounds": 5},
+                  {"texts": 32, "epochs": 1, "batch_size": 8, "rounds": 2}),
+}  # fmt: skip
+
+
+def speed(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
+    """Texts a second."""
+    task, splits = shipped(WORRY, epochs=size["epochs"], batch_size=size["batch_size"])
+    task = laid_out(work, task, some(splits, size["texts"], 8, 8), **DROPOUT)
+    grouping = {"train_sampling_strategy": "group_by_length"}
+
+    def trial(number: int) -> Jobs:
+        short = {"arguments": {**grouping, "max_steps": size["trial"]}}
+        return {f"trial, {word}": theirs(task, attention=word, **short) for word in ("sdpa", "eager")}
+
+    tried = {row["name"].removeprefix("trial, "): row for row in race.run(trial, [-1]) if row["round"] < 0}
+    tried = {word: rate(row) for word, row in tried.items() if "error" not in row}
+    best = max(tried, key=tried.get, default="sdpa")
+
+    def jobs(number: int) -> Jobs:
+        drawn = changed(task, seed=number)
+        return {
+            OURS: ours(work, drawn),
+            TRAINER: theirs(drawn),
+            GROUPED: theirs(drawn, arguments=grouping, attention=best),
+        }
+
+    rows = race.run(jobs, range(size["rounds"]))
+    gains = {"times as fast": {}, "tokenising counted": {"tokenise": True}, "by CPU time": {"per": CPU}}
+    found, lines = {}, []
+    for name in (OURS, TRAINER, GROUPED):
+        seen: dict[str, Callable[[Row], float]] = {
+            what: lambda row, options=options: rate(row, **options) for what, options in gains.items()
+        }
+        found[name] = {
+            what: median(ratios(by_round(rows, OURS, how), by_round(rows, name, how)))
+            for what, how in seen.items()
+        }
+        lines.append(
+            [
+                name,
+                shown(median(by_round(rows, name, rate).values())),
+                shown(median(by_round(rows, name, lambda row: rate(row, TOKENS)).values()), 0),
+                shown(median(by_round(rows, name, padding).values()), 0),
+                *("" if name == OURS else shown(x) for x in found[name].values()),
+            ]
+        )
+    head = ["", "texts a second", "tokens of text a second", "padding, % of what it computes",
+            "minibert is so many times as fast", "tokenising counted", "by CPU time"]  # fmt: skip
+    trials = ", ".join(f"{word} {x:.2f} texts a second" for word, x in tried.items())
+    return table(head, lines), {"found": found, "attention": best, "trials": trials}
+
+
+def memory(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
+    """Most memory over the idle process, and a step's time beside it."""
+    recompute, checkpoint, at_once = (
+        "minibert, recompute",
+        "Trainer, checkpointing",
+        "minibert, the batch at once",
+    )
+    task, splits = shipped(WORRY, epochs=1, batch_size=size["texts"])
+    texts = [" ".join(splits.train.texts[i : i + 20]) for i in range(size["texts"] * size["steps"] + 8)]
+    targets = np.random.default_rng(0).normal(size=len(texts)).tolist()
+    places = {"train": slice(8, None), "validation": slice(4), "test": slice(4, 8)}
+    parts = {name: (texts[which], targets[which]) for name, which in places.items()}
+    weights = random_bert(work / "bert", size["layers"], size["width"])
+    task = laid_out(work, task, parts, weights=weights, max_tokens=size["tokens"], **DROPOUT)
+    budget = task.train.tokens_per_microbatch
+
+    def jobs(number: int) -> Jobs:
+        whole = changed(task, tokens_per_microbatch=max(budget, size["texts"] * size["tokens"]))
+        return {
+            OURS: ours(work, task, "plain"),
+            TRAINER: theirs(task),
+            recompute: ours(work, changed(task, recompute=True), "recompute"),
+            checkpoint: theirs(task, arguments={"gradient_checkpointing": True}),
+            at_once: ours(work, whole, "at_once"),
+        }
+
+    rows = race.run(jobs, range(size["rounds"]))
+    held = {f"{what}": lambda row, what=what: row["memory"][what] for what in ("idle", "ready", "peak")}
+    gains = {"peak over idle": over("idle"), "peak over ready": over("ready"), "step": step_seconds}
+    lines = [
+        [
+            name,
+            *(
+                shown(median(by_round(rows, name, how).values()), 0)
+                for how in [*held.values(), *list(gains.values())[:2]]
+            ),
+            shown(median(by_round(rows, name, step_seconds).values())),
+        ]
+        for name in jobs(0)
+    ]
+    pairs = [(OURS, TRAINER), (at_once, TRAINER), (recompute, checkpoint)]
+    found = {
+        f"{one} / {other}": {
+            what: median(ratios(by_round(rows, one, how), by_round(rows, other, how)))
+            for what, how in gains.items()
+        }
+        for one, other in pairs
+    }
+    head = ["MB", "before the model", "before the first step", "peak", "peak over before the model",
+            "peak over before the first step", "seconds a step"]  # fmt: skip
+    text = table(head, lines) + "\n\n"
+    text += table(
+        ["ratio", *head[4:6], "a step's time"],
+        [[pair, *map(shown, ratio.values())] for pair, ratio in found.items()],
+    )
+    return text, {"found": found, "microbatch": f"{budget:,}"}
+
+
+def losses(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
+    """Every step's loss beside the reference's, and a step in micro-batches beside the step at once."""
+    texts, epochs = size["steps"] * size["batch_size"] // 2, 2
+    train = {"batch_size": size["batch_size"], "learning_rate": size["learning_rate"], "epochs": epochs}
+    task, splits = shipped(NEWS, examples=0, **train)
+    task = laid_out(work, task, some(splits, texts, 8, 8), dropout=0.0, attention_dropout=0.0)
+    splits = data.load_splits(task, Path)
+    new_model(task, splits, "cpu").save(work / "start")  # the head that the spec's seed gives to us, for both
+    plan = Plan(
+        texts, epochs, size["batch_size"], size["learning_rate"], order_seed=task.train.seeds["order"]
+    )
+    order = [place for step in range(plan.steps) for place in plan.places(step)]
+    start = {"weights": str(work / "start"), "order": order}
+
+    def jobs(number: int) -> Jobs:
+        return {
+            OURS: ours(work, task),
+            "Trainer": theirs(task, splits.labels, **start),
+            "plain loop": theirs(task, splits.labels, **start | {"what": "plain_loop"}),
+            "micro-batches": ours(work, task, what="microbatches", budgets=[10**6, 800, 400, 200, 100]),
+        }
+
+    rows = {row["name"]: row for row in race.run(jobs, [0]) if "error" not in row}
+    lines, found = [], {}
+    for name in ("Trainer", "plain loop"):
+        if {name, OURS} <= rows.keys():
+            told = rows[name]["losses"]
+            worst = found[name] = float(differences(rows[OURS]["losses"], told).max())
+            within = "yes" if worst <= 1e-5 else "NO"
+            lines.append([name, len(told), f"{told[0]:.4f}", f"{told[-1]:.4f}", f"{worst:.1e}", within])
+    head = ["reference", "steps", "its first loss", "its last", "largest relative difference", "within 1e-5"]
+    text = table(head, lines) + "\n\n"
+    split = found["micro-batches"] = rows.get("micro-batches", {}).get("rows", [])
+    head = ["micro-batches", "loss, relative difference", "gradient, of the largest", "within 1e-6"]
+    text += table(
+        head,
+        [
+            [x["parts"], f"{x['loss']:.1e}", f"{x['gradient']:.1e}",
+             "yes" if max(x["loss"], x["gradient"]) <= 1e-6 else "NO"]
+            for x in split
+        ],
+    )  # fmt: skip
+    return text, {"found": found}
+
+
+def score(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
+    """Pearson r and RMSE on the test part, seed by seed."""
+
+    def jobs(seed: int) -> Jobs:
+        task, splits = shipped(WORRY, epochs=size["epochs"], seed=seed)
+        (folder := work / str(seed)).mkdir()
+        parts = some(splits, size["texts"], size["validation"], size["test"])
+        task = laid_out(folder, task, parts, **DROPOUT)
+        return {OURS: ours(folder, task, predict=True), TRAINER: theirs(task, predict=True)}
+
+    rows = race.run(jobs, range(size["rounds"]))
+    truth = {row["round"]: row["truth"] for row in rows if row["name"] == OURS and "error" not in row}
+    rows = [row for row in rows if row["round"] in truth]
+
+    def scored(name: str, side: str) -> dict[int, float]:
+        return by_round(
+            rows, side,
+            lambda row: metrics.value(name, np.array(truth[row["round"]]), np.array(row["predictions"])),
+        )  # fmt: skip
+
+    found, means, columns = {}, ["mean"], []
+    for name in ("pearson", "rmse"):
+        one, other = scored(name, OURS), scored(name, TRAINER)
+        gaps = {seed: one[seed] - other[seed] for seed in one if seed in other}
+        found[name] = mean(gaps.values())
+        columns += [one, other, gaps]
+        means += [shown((mean(x.values())[0], np.nan, np.nan), 4) for x in (one, other)]
+        means.append(shown(found[name], 4))
+    lines = [
+        [seed, *(f"{column[seed]:.4f}" if seed in column else "-" for column in columns)]
+        for seed in range(size["rounds"])
+    ]
+    kept = [by_round(rows, side, lambda row: row["best_epoch"]) for side in (OURS, TRAINER)]
+    lines = [[*line, *(column.get(line[0], "-") for column in kept)] for line in lines]
+    head = ["seed", "Pearson r, minibert", "Trainer", "difference", "RMSE, minibert", "Trainer", "difference",
+            "epoch kept, minibert", "Trainer"]  # fmt: skip
+    return table(head, [*lines, [*means, "", ""]]), {"found": found}
+
+
+def processes(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
+    """Two processes of one thread beside one."""
+    if (os.cpu_count() or 1) < 2:
+        raise Refused("two processes need two cores")
+    task, splits = shipped(WORRY, epochs=size["epochs"], batch_size=size["batch_size"])
+    task = laid_out(work, task, some(splits, size["texts"], 8, 8), **DROPOUT)
+    names = {"one process": 1, "two processes": 2}
+
+    def jobs(number: int) -> Jobs:
+        drawn = changed(task, seed=number)
+        return {name: ours(work, drawn, what="launch", processes=n) for name, n in names.items()}
+
+    rows = race.run(jobs, range(size["rounds"]))
+    one, two = (by_round(rows, name, rate) for name in names)
+    gain = median(ratios(two, one))
+    told = [by_round(rows, name, lambda row: row["losses"]) for name in names]
+    gaps = [differences(told[1][n], told[0][n]).max() for n in told[0] if n in told[1]]
+    lines = [["one process", shown(median(one.values())), ""],
+             ["two processes", shown(median(two.values())), shown(gain)]]  # fmt: skip
+    text = table(["", "texts a second", "so many times as fast as one"], lines)
+    text += f"\n\nLargest relative difference of a step's loss: {max(gaps, default=np.nan):.1e}."
+    return text, {"found": {"ratio": gain, "losses": gaps}}
+
+
+RACES: dict[str, Callable[[Race, Size, Path], tuple[str, dict[str, Any]]]] = {
+    "speed": speed, "memory": memory, "losses": losses, "score": score, "processes": processes,
+}  # fmt: skip
+
+
+def main() -> int:
+    """Run one race; 1 if a contestant failed, 2 if it can't be run as asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("race", choices=RACES)
+    parser.add_argument(
+        "--quick", action="store_true", help="a few texts, to try it; its numbers mean nothing"
+    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each contestant (all cores)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=NUMBER", help="another size: rounds=7"
+    )
+    parser.add_argument("--out", type=Path, help="folder (results/, with --quick results/quick/)")
+    parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
+    parser.add_argument("--render", action="store_true", help="measure nothing, make the tables anew")
+    asked = parser.parse_args()
+    size = {"rounds": 1, **SIZES[asked.race][asked.quick]}
+    size["threads"] = 1 if asked.race == "processes" else asked.threads
+    for word in asked.set:
+        key, _, value = word.partition("=")
+        if key not in size or not value.isdecimal():
+            parser.error(f"--set {word}: a whole number for one of {', '.join(size)}")
+        size[key] = int(value)
+    folder = asked.out or HERE / "results" / ("quick" if asked.quick else "")
+    file = folder / f"train_{asked.race}.jsonl"
+    try:
+        if asked.fresh and not asked.render:
+            file.unlink(missing_ok=True)
+        race = Race(file, size, asked.render)
+        with tempfile.TemporaryDirectory() as work:
+            text, facts = RACES[asked.race](race, race.settings, Path(work))
+    except (Refused, MiniBertError) as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    title, how = PAGES[asked.race]
+    print(race.write(title, f"{text}\n\n{how.format(**race.settings, **facts)}", **facts))
+    say(f"written: {file.with_suffix('.md')}")
+    return 1 if race.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
