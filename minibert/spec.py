@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import tomllib
 import typing
 from collections.abc import Collection
@@ -452,7 +451,9 @@ def scored_metric(spec: TaskSpec, labels: Collection[str]) -> str:
 def brief(value: Any) -> str:
     """A value as short as it can be told: 1e-5, head, the last part of a path."""
     if isinstance(value, float):
-        return re.sub(r"e([+-])0(?=\d)", r"e\1", f"{value:g}").replace("e+", "e")
+        small = 0 < abs(value) < 0.001  # 1e-4 stands beside 2e-5
+        digits, _, power = f"{value:{'e' if small else 'g'}}".partition("e")
+        return f"{float(digits):g}e{int(power)}" if power else digits
     if isinstance(value, str):
         return PurePath(value).name or value
     return "as published" if value is None else toml_value(value)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -28,7 +30,7 @@ def test_the_hour_names_many_symbols():
     assert sum(":" in word for word in named_in("docs/hour.md")) > 20
 
 
-@pytest.mark.parametrize("page", ["docs/hour.md", "README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["docs/hour.md", "docs/several.md", "README.md", "CONTRIBUTING.md"])
 def test_every_file_and_symbol_named_exists(page):
     for word in named_in(page):
         path, _, symbol = word.partition(":")
@@ -48,7 +50,7 @@ def commands(page: str) -> list[str]:
     return [line.split("#")[0].strip() for line in lines]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/hour.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/hour.md", "docs/several.md"])
 def test_every_command_shown_is_one_that_the_program_has(page):
     from typer.main import get_command
 
@@ -100,6 +102,29 @@ def test_the_code_of_the_hour_runs(tmp_path):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "layers.5.ffn_normed" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_the_recipes_give_every_number_away(name, tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "several.md").read_text("utf-8")
+    recipe = next(code for code in re.findall(r"```python\n(.*?)```", page, re.S) if f"json, {name}" in code)
+    events = [
+        {"event": "step", "step": 1, "epoch": 1, "loss": 0.5, "grad_norm": None},
+        {"event": "evaluation", "step": 1, "epoch": 1, "best": True, "loss": 0.4, "accuracy": 1.0},
+    ]
+    folder = tmp_path / "runs" / "reuters8"
+    folder.mkdir(parents=True)
+    (folder / "history.jsonl").write_text("".join(json.dumps(one) + "\n" for one in events), encoding="utf-8")
+    package = MagicMock()
+    monkeypatch.setitem(sys.modules, name, package)
+    monkeypatch.chdir(tmp_path)
+    exec(recipe, {})
+    given = (package.init().log if name == "wandb" else package.log_metrics).call_args_list
+    assert [call.args[0] for call in given] == [
+        {"step/loss": 0.5},
+        {"evaluation/loss": 0.4, "evaluation/accuracy": 1.0},
+    ]
+    assert all(call.kwargs == {"step": 1} for call in given)
 
 
 def test_the_heart_of_the_encoder_is_quoted_as_it_is():

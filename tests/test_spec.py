@@ -117,6 +117,15 @@ def test_seeds_can_be_set_apart():
     assert apart == {"data": 4, "split": 1, "head": 0, "order": 4, "dropout": 9}
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(1e-4, "1e-4"), (2.5e-5, "2.5e-5"), (0.001, "0.001"), (0.0, "0"), (1e30, "1e30"), (2.0, "2"), (-1e-4, "-1e-4"),
+     (3, "3"), (True, "true"), (None, "as published"), ("head", "head"), ("/a/b/", "b"), ((1, 2), "[1, 2]")],
+)  # fmt: skip
+def test_a_value_is_told_in_brief(value, said):
+    assert spec.brief(value) == said
+
+
 def test_a_word_may_mean_a_key_of_any_table():
     assert spec.keys_called("epochs") == spec.keys_called("train.epochs") == ["train.epochs"]
     assert spec.keys_called("kind") == ["task.kind", "baseline.kind"]

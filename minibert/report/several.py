@@ -196,16 +196,15 @@ def verdict(name: str, gains: list[float | None]) -> str:
 
 def lead(s: Several) -> Markup:
     """What was run and what it came to, in two or three sentences."""
-    model, found, one = s.run.spec.model.weights, lines(s), s.shown
+    who = "Several models were" if "model.weights" in s.swept else f"{s.run.spec.model.weights} was"
+    found, one = lines(s), s.shown
     seeds = len(s.table["seeds"])
     what = f"{count(len(s.settings), 'setting')}, " if s.swept else ""
     what += f"{count(seeds, 'seed')}{' each' if s.swept and seeds > 1 else ''}"
     if not found:
-        return Markup("{} is to be fine-tuned with {}. There are no test scores to tell yet.").format(
-            model, what
-        )
+        return Markup("{} to be fine-tuned with {}. There are no test scores.").format(who, what)
     first = found[0]
-    start = Markup("{} was fine-tuned with {}. ").format(model, what)
+    start = Markup("{} fine-tuned with {}. ").format(who, what)
     if s.swept:
         score = one["validation"][s.table["metric"]]["mean"]
         start += f"Validation chose {named(one['values'])} ({title(s.table['metric'])} {number(score)}). "

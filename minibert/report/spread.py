@@ -7,6 +7,7 @@ A small faint dot is one run, a line its setting's mean give or take a standard 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,8 +70,8 @@ def by_value(title: str, columns: Sequence[Column], y: Axis, *, joined: bool) ->
     slanted = sum(len(one.label) for one in columns) > MOST_LETTERS
     out: list[Any] = [grid(x, y, [""] * len(columns) if slanted else [one.label for one in columns])]
     out += [slanted_label(one.label, x.place(i)) for i, one in enumerate(columns) if slanted]
-    means = [(i, one.spread["mean"]) for i, one in enumerate(columns) if one.values]
-    if joined and len(means) > 1:
+    means = [(i, one.spread["mean"] if one.values else math.nan) for i, one in enumerate(columns)]
+    if joined:
         out.append(stretched(path(means, x, y, "curve validation")))
     said = []
     for i, one in enumerate(columns):
