@@ -258,7 +258,9 @@ def test_below(run: Run) -> list[Finding] | str:
     # not macro F1: of few texts it is another thing than of many
     name = next((n for n in names if n in tested), None)
     ours, rows = tested.get(name) or {}, ((run.data.get("parts") or {}).get("validation") or {}).get("rows")
-    if not tested or not rows or validated.get(name) is None or ours.get("low") is None:
+    if not tested:
+        return "no test scores"
+    if not rows or validated.get(name) is None or ours.get("low") is None:
         return "no score with an interval on both"
     gap = validated[name] - ours["value"]
     allowed = gap_allowed(ours, rows, len(run.evaluations))
@@ -316,7 +318,9 @@ def never_predicted(run: Run) -> list[Finding] | str | None:
     if not KINDS[run.kind].labels:
         return None
     classes = run.metrics.get("classes")
-    if not classes or "said" not in classes[0]:
+    if not classes:
+        return "no test scores"
+    if "said" not in classes[0]:
         return "no counts of what was predicted"
     if one_answer(run):
         return []  # said already

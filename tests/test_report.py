@@ -288,7 +288,8 @@ FOUND = {"title": "one answer for nearly all texts", "grave": True, "sign": "one
 
 
 def test_signs_of_trouble_stand_on_the_page_and_on_the_terminal(run):
-    clear, unseen = ["gradients that explode", FOUND["title"]], {"layers without gradient": "no norms"}
+    clear = ["gradients that explode", FOUND["title"]]
+    unseen = {"layers without gradient": "no norms", "a fourth": "no scores", "a fifth": "no norms"}
     mild = {**FOUND, "title": "gradients that explode", "grave": False, "sentence": "They do.", "details": []}
     table = {"findings": [FOUND, mild], "looked_for": [*clear, "a third"], "not_looked_for": unseen}
     (run / "diagnosis.json").write_text(json.dumps(table), encoding="utf-8")
@@ -296,7 +297,7 @@ def test_signs_of_trouble_stand_on_the_page_and_on_the_terminal(run):
     assert "Mind: the run shows one answer for nearly all texts: what was seen" in page.text
     for said in ("One answer for nearly all texts It answers <b>no</b>. 30 of 40 have it. Try: Another seed.",
                  "Gradients that explode They do. Try:", "Also looked for, and not found: a third.",
-                 "Could not be looked for: layers without gradient (no norms).", "What to look at"):  # fmt: skip
+                 "Could not be looked for: layers without gradient, a fifth (no norms); a fourth (no scores).", "What to look at"):  # fmt: skip
         assert said in page.text, said
     assert len(page.all("li", **{"class": "grave"})) == 1
     assert "It answers <b>no</b>. Another seed." in report.cautions(run), (
@@ -309,7 +310,14 @@ def test_signs_of_trouble_stand_on_the_page_and_on_the_terminal(run):
         "None of the 3 signs that were looked for was found: gradients that explode; one answer" in page.text
     )
     assert "the run shows" not in page.text
+    ends = {**FOUND, "sign": "not_finite", "sentence": "Step 3: loss nan."}
+    (run / "diagnosis.json").write_text(json.dumps(table | {"findings": [ends]}), encoding="utf-8")
+    change(run / "status.json", status="diverged", message="step 3: loss nan\nLower it.")
+    page = Page(report.write(run))
+    assert "“diverged”, not “completed”. A loss or gradient was not finite." in page.text
+    assert page.text.count("tep 3: loss nan") == 1, "in full where it is explained, and only there"
     (run / "diagnosis.json").unlink()
+    assert "not “completed”. Step 3: loss nan. Lower it." in Page(report.write(run)).text
     assert "The run folder holds no diagnosis." in Page(report.write(run)).text
 
 

@@ -158,7 +158,7 @@ def summary(run: Run) -> Markup:
     """What was trained, what it reached, and how that compares, in three sentences."""
     model, found, trained = run.spec.model.weights, lines(run), rows(run, "train")
     if not found:
-        why = run.status.get("message") or "the run did not get that far"
+        why = ended(run) or "the run did not get that far"
         return Markup("{} was to be fine-tuned. There are no test scores: {}.").format(model, why.rstrip("."))
     first = found[0]
     name = "accuracy" if first.name == "accuracy" else first.title
@@ -188,13 +188,22 @@ def comparison(run: Run, first: Line) -> Markup:
     )
 
 
+def ended(run: Run) -> str:
+    """Why a run ended, in a line; in short, where the diagnosis says it in full."""
+    if any(one["sign"] == "not_finite" for one in run.diagnosis.get("findings") or []):
+        return "a loss or gradient was not finite."
+    return "".join(
+        f"{line.rstrip('.')}. " for line in (run.status.get("message") or "").splitlines()
+    ).rstrip()
+
+
 def cautions(run: Run) -> list[str]:
     """What a reader must know before the scores: an unfinished run, a test part that proves little."""
-    status, message = run.status.get("status", "unknown"), run.status.get("message") or ""
-    out = []
+    status, message, out = run.status.get("status", "unknown"), ended(run), []
     # a run writes its report just before it says "completed"
     if status != "completed" and not (status == "running" and lines(run)):
-        out.append(f"The run’s status is “{status}”, not “completed”. {message}".strip())
+        said = f"{message[:1].upper()}{message[1:]}"
+        out.append(f"The run’s status is “{status}”, not “completed”. {said}".strip())
     if any(line.ours.get("note") == ONE_LABEL for line in lines(run)):
         out.append(f"{ONE_LABEL.capitalize()}, so the scores say nothing about telling labels apart.")
     tested = max((line.ours["n"] for line in lines(run)), default=100)
@@ -211,7 +220,10 @@ def grave(run: Run) -> list[dict[str, Any]]:
 def looked_for(run: Run) -> tuple[list[str], list[str]]:
     """Titles of the signs that were looked for and not found; those that could not be, each with the reason."""
     found = {one["title"] for one in run.diagnosis["findings"]}
-    unseen = [f"{title} ({why})" for title, why in run.diagnosis["not_looked_for"].items()]
+    by_reason: dict[str, list[str]] = {}
+    for title, why in run.diagnosis["not_looked_for"].items():
+        by_reason.setdefault(why, []).append(title)
+    unseen = [f"{', '.join(titles)} ({why})" for why, titles in by_reason.items()]
     return [title for title in run.diagnosis["looked_for"] if title not in found], unseen
 
 
@@ -350,7 +362,8 @@ def training(run: Run) -> list[str]:
         out.append(f"This is the first of {run.folds} folds, whose model is the one saved.")
     if best:
         what = "lowest loss" if chosen == "loss" else f"best {METRIC[chosen][0]}"
-        out.append(f"Epoch {best} had the {what} on validation; its weights were tested and saved.")
+        tested = "tested and saved" if lines(run) else "saved"
+        out.append(f"Epoch {best} had the {what} on validation; its weights were {tested}.")
         if best == wanted > 1:
             out.append("It is the last epoch, so more epochs may help.")
     if ended < wanted:
