@@ -432,26 +432,27 @@ def ranges(some: Sequence[str], parts: Sequence[str]) -> str:
 
 def exploding(run: Run) -> list[Finding] | str:
     """Gradients that are far longer than usual in many steps, or than [train] clip in most."""
-    norms, clip = known(run.steps, "grad_norm"), run.spec.train.clip
+    steps, clip = [one for one in run.steps if one.get("grad_norm") is not None], run.spec.train.clip
+    norms = known(steps, "grad_norm")
     if len(norms) < FEWEST_STEPS:
         return f"{count(len(norms), 'step')}: too few"
     begin = max(FEWEST_STEPS // 2, len(norms) // 10)
-    usual = median(
-        norms[:begin]
-    )  # when little is left to learn a usual gradient is tiny, and ten times that is fine
-    wild = [i for i, norm in enumerate(norms) if norm > EXPLODED * max(usual, clip)]
-    far = [i for i, norm in enumerate(norms) if clip and norm > FAR_CLIPPED * clip]
-    if len(far) <= len(norms) / 2 and len(wild) < max(3, OFTEN * len(norms)):
+    usual = median(norms[:begin])  # of the first: where little is left to learn, ten times a tiny one is fine
+    limits = {FAR_CLIPPED * clip or math.inf: len(norms) / 2, EXPLODED * max(usual, clip): OFTEN * len(norms)}
+    for limit, least in limits.items():
+        wild = [one for one in steps if one["grad_norm"] > limit]
+        if len(wild) >= max(3, least):
+            break
+    else:
         return []
-    which = far if len(far) > len(norms) / 2 else wild
-    largest = max(which, key=norms.__getitem__)
+    worst = max(wild, key=lambda one: one["grad_norm"])
     beside = f"[train] clip is {clip:g}" if clip else "they are not clipped ([train] clip = 0)"
     return [
         Finding(
             "exploding",
-            f"Gradients explode: in {count(len(which), 'step')} of {len(norms):,} they are longer than "
-            f"{number(min(norms[i] for i in which), 1)}, at most {number(norms[largest], 1)}, in step "
-            f"{run.steps[largest]['step']:,}{most_of(run.steps[largest])}; in the first {begin} steps {number(usual, 1)} was usual, and {beside}.",
+            f"Gradients explode: in {count(len(wild), 'step')} of {len(norms):,} they are longer than "
+            f"{number(limit, 1)}, in step {worst['step']:,} {number(worst['grad_norm'], 1)}{most_of(worst)}. In the "
+            f"first {begin} steps {number(usual, 1)} was usual, and {beside}.",
             rate_advice(run) + ("" if clip else " Clip gradients: clip = 1.0."),
         )
     ]
@@ -469,7 +470,7 @@ def known(events: Sequence[dict[str, Any]], key: str) -> list[float]:
 
 
 SIGNS = {
-    "not_finite": Sign("a loss or gradient that is not finite", False, not_finite),  # the status says it
+    "not_finite": Sign("a loss or gradient that is not finite", True, not_finite),
     "does_not_fall": Sign("a training loss that does not fall", True, does_not_fall),
     "one_answer": Sign("one answer for nearly all texts", True, one_answer),
     "test_below": Sign("a test score far below that of validation", True, test_below),

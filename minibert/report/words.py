@@ -213,8 +213,10 @@ def cautions(run: Run) -> list[str]:
 
 
 def grave(run: Run) -> list[dict[str, Any]]:
-    """The findings of the diagnosis that a reader must know before the scores."""
-    return [one for one in run.diagnosis.get("findings") or [] if one["grave"]]
+    """The findings of the diagnosis that a reader must know before the scores; the status says the first itself."""
+    return [
+        one for one in run.diagnosis.get("findings") or [] if one["grave"] and one["sign"] != "not_finite"
+    ]
 
 
 def looked_for(run: Run) -> tuple[list[str], list[str]]:
