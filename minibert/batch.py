@@ -79,7 +79,7 @@ class Layout:
 
         def make() -> Tensor:
             lengths = self.lengths[: self.num_texts]
-            counts = torch.tensor(lengths, dtype=torch.int64).to(self.cu_seqlens.device)
+            counts = self.cu_seqlens.diff()[: self.num_texts]
             numbers = torch.arange(self.num_texts, device=self.cu_seqlens.device)
             return torch.repeat_interleave(numbers, counts, output_size=sum(lengths))
 
@@ -91,7 +91,7 @@ class Layout:
 
         def make() -> Tensor:
             cells = [row * self.max_seqlen + i for row, n in enumerate(self.lengths) for i in range(n)]
-            return torch.tensor(cells, dtype=torch.int64).to(self.cu_seqlens.device)
+            return torch.tensor(cells, dtype=torch.int64).to(self.cu_seqlens.device, non_blocking=True)
 
         return self.keep("cells", make)
 
@@ -101,7 +101,7 @@ class Layout:
 
         def make() -> Tensor:
             places = torch.cat([torch.arange(n) for n in self.lengths] or [torch.arange(0)])
-            return places.to(self.cu_seqlens.device)
+            return places.to(self.cu_seqlens.device, non_blocking=True)
 
         return self.keep("positions", make)
 

@@ -124,8 +124,9 @@ def line_of(config: EncoderConfig, kind: str) -> Read:
 def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """logits (n, C), targets (n,) int64, -1 where nothing is asked, weights (C,): (sum, sum of weights)."""
     total = F.cross_entropy(logits, targets, weight=weights, reduction="sum", ignore_index=-1)
-    asked = targets[targets >= 0]
-    return total, weights[asked].sum() if weights is not None else total.new_tensor(float(len(asked)))
+    asked = targets >= 0
+    each = asked if weights is None else weights[targets.clamp(min=0)] * asked
+    return total, each.sum().to(total)
 
 
 # --- one answer a text ----------------------------------------------------------------------------
@@ -155,7 +156,7 @@ class Multilabel(Head):
         total = F.binary_cross_entropy_with_logits(
             logits, targets.to(logits.dtype), weight=weights, reduction="sum"
         )
-        count = total.new_tensor(float(targets.numel()))
+        count = total.new_full((), targets.numel())
         return total, count if weights is None else count * weights.mean()
 
     def predict(self, logits: Tensor) -> Tensor:
@@ -198,7 +199,7 @@ class Regression(Head):
             )
         wanted = (targets - self.mean) / self.deviation
         total = F.mse_loss(logits, wanted.to(logits.dtype), reduction="sum")
-        return total, total.new_tensor(float(len(targets)))
+        return total, total.new_full((), len(targets))
 
     def predict(self, logits: Tensor) -> Tensor:
         """Original units: (B,) -> (B,)."""
@@ -283,7 +284,7 @@ class Span(Head):
         lines, real = pad(logits, layout)  # (B, T, 2), (B, T)
         lines = lines.masked_fill(~real[..., None], float("-inf"))[: layout.num_texts]
         total, _ = cross_entropy(lines.transpose(1, 2).flatten(0, 1), targets.flatten())
-        return total / 2, total.new_tensor(float(len(targets)))
+        return total / 2, total.new_full((), len(targets))
 
     def predict(self, logits: Tensor) -> Tensor:
         """As they are; `answer` in ask.py makes answers of them."""
@@ -305,7 +306,7 @@ class Detection(Head):
     def loss(self, logits: Tensor, targets: Tensor, weights: None = None) -> tuple[Tensor, Tensor]:
         """Binary cross-entropy. logits, targets (n,), 1 where replaced: (sum, count)."""
         total = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="sum")
-        return total, total.new_tensor(float(len(targets)))
+        return total, total.new_full((), len(targets))
 
     def predict(self, logits: Tensor) -> Tensor:
         """Probabilities of having been replaced: (N,) -> (N,)."""

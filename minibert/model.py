@@ -146,11 +146,12 @@ class Model(nn.Module):
         batch = batch or self.pack(encoded, places)
         found = self(batch)
         if encoded.words is not None:
-            return found.index_select(0, first_tokens(encoded, places).to(found.device))
+            return found.index_select(0, first_tokens(encoded, places).to(found.device, non_blocking=True))
         if len(batch) == len(places):
             return found
-        order = {place: n for n, place in enumerate(places)}
-        owners = torch.tensor([order[r] for r in batch.layout.rows.tolist()]).to(found.device)
+        pieces = encoded.pieces
+        owners = [n for n, place in enumerate(places) for _ in range(pieces[place], pieces[place + 1])]
+        owners = torch.tensor(owners).to(found.device, non_blocking=True)
         return pool_pieces(found.to(self.head.out.weight.dtype), owners, len(places))
 
     def needs_answers(self) -> None:

@@ -30,6 +30,7 @@ class AdamW(torch.optim.AdamW):
         ]
         self.idle = [(table, group) for table in tables for group in self.param_groups
                      if any(p is table.used for p in group["params"])]  # fmt: skip
+        self.known: dict[tuple[str, ...], Tensor] = {}
 
     def update(self, rate: float, total: Tensor, count: Tensor, clip: float, world: World = ALONE) -> Tensor:
         """One step down: (3 + layers,) mean loss, gradient norm before clipping, count, norm by layer.
@@ -39,8 +40,8 @@ class AdamW(torch.optim.AdamW):
         """
         held = [(name, p.grad) for name, p in self.trained if p.grad is not None]
         squares = torch.stack(world.norms([grad for _, grad in held])).to(total).square()  # (tensors,)
-        places = torch.tensor([self.layers.index(layer_of(name)) for name, _ in held]).to(total.device)
-        by_layer = squares.new_zeros(len(self.layers)).index_add(0, places, squares).sqrt() / count
+        owners = self.owners(tuple(name for name, _ in held), total.device)
+        by_layer = squares.new_zeros(len(self.layers)).index_add(0, owners, squares).sqrt() / count
         norm, mean = squares.sum().sqrt() / count, total / count
         shrink = (clip / (norm + 1e-6)).clamp(max=1.0) if clip > 0 else torch.ones_like(norm)
         finite = torch.isfinite(norm) & torch.isfinite(mean)
@@ -51,13 +52,20 @@ class AdamW(torch.optim.AdamW):
             self.grad_scale = (count / shrink).float()  # by which the kernel divides as it reads
         else:  # a scale of float32 would be too coarse
             self.grad_scale = None
-            torch._foreach_mul_([grad for _, grad in held], (shrink / count).item())
+            torch._foreach_mul_([grad for _, grad in held], shrink / count)
         self.step()
         for table, group in self.idle:
             if group["weight_decay"]:
                 table.idle.mul_(1 - group["lr"] * group["weight_decay"] * finite)
         self.zero_grad(set_to_none=True)
         return torch.cat([torch.stack([mean, norm, count]), by_layer])
+
+    def owners(self, names: tuple[str, ...], device: torch.device) -> Tensor:
+        """(tensors,) int64: which of `layers` each parameter is in; kept on the device, as it stays the same."""
+        if names not in self.known:
+            numbers = torch.tensor([self.layers.index(layer_of(name)) for name in names])
+            self.known = {names: numbers.to(device, non_blocking=True)}
+        return self.known[names]
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:

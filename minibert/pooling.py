@@ -58,7 +58,7 @@ def summed(hidden: Tensor, layout: Layout, weights: Tensor | None = None) -> tup
     real = hidden[: len(layout.owner)].to(wide)
     real = real if weights is None else real * weights[: len(real)]
     sums = real.new_zeros(layout.num_texts, hidden.shape[-1]).index_add(0, layout.owner, real)
-    counts = torch.tensor(layout.lengths[: layout.num_texts], device=hidden.device, dtype=wide)
+    counts = layout.cu_seqlens.diff()[: layout.num_texts].to(wide)
     return sums, counts[:, None]
 
 
@@ -82,7 +82,7 @@ def known_pooling(word: str) -> str:
 def pool_pieces(logits: Tensor, pieces: Tensor, texts: int) -> Tensor:
     """The mean over a text's windows. logits (pieces, ...), pieces (pieces,) text numbers -> (texts, ...)."""
     sums = logits.new_zeros(texts, *logits.shape[1:]).index_add(0, pieces, logits)
-    counts = torch.bincount(pieces, minlength=texts).to(logits.dtype)
+    counts = logits.new_zeros(texts).index_add(0, pieces, logits.new_ones(len(pieces)))
     return sums / counts.view(-1, *[1] * (logits.dim() - 1))
 
 

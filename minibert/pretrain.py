@@ -230,16 +230,18 @@ def answers(
         targets += what
         start += len(hidden)
     segments = [texts.segments[p] for p in places] if model.config.num_segments > 1 else None
-    batch = pack(ids, segments, rows=places, fill_id=model.config.pad_id, key=step).to(model.device)
+    here = model.device
+    packed = pack(ids, segments, rows=places, fill_id=model.config.pad_id, key=step)
+    batch = device.pinned(packed, here).to(here)
     trains = any(p.requires_grad for p in model.encoder.parameters()) and torch.is_grad_enabled()
     with torch.set_grad_enabled(trains):
         hidden = model.engine(batch)
     words = model.head.words if texts.swapped is not None else model.head
-    found = words(hidden[torch.tensor(rows, device=hidden.device)], batch.layout)
-    wanted = torch.tensor(targets, device=hidden.device)
+    found = words(hidden[torch.tensor(rows).to(here, non_blocking=True)], batch.layout)
+    wanted = torch.tensor(targets).to(here, non_blocking=True)
     if texts.swapped is None:
         return found, wanted
-    order = torch.tensor(texts.swapped[places], device=hidden.device)
+    order = torch.tensor(texts.swapped[places]).to(here, non_blocking=True)
     return (found, model.head.order(hidden, batch.layout)), (wanted, order)
 
 

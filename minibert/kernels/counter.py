@@ -65,8 +65,9 @@ def query_keys(layout: Layout, heads: int, dropout: Dropout) -> Tensor:
     seed, step, layer = dropout.key
     a, b, c, d = philox((*halves(seed), *halves(step)), (layer & M32, 0))
     texts = torch.stack(philox((*halves(rows_of(layout)), c, d), (a, b)))  # (4, B)
-    lengths = torch.tensor(layout.lengths).to(texts.device)
-    owned = texts.repeat_interleave(lengths, dim=1, output_size=sum(layout.lengths))  # (4, N)
+    owned = texts.repeat_interleave(
+        layout.cu_seqlens.diff(), dim=1, output_size=sum(layout.lengths)
+    )  # (4, N)
     a, b, c, d = owned[:, :, None]  # each (N, 1)
     head = torch.arange(heads, device=texts.device)  # (H,)
     return signed(torch.stack(philox((layout.positions[:, None], head, c, d), (a, b))[:2]))  # (2, N, H)

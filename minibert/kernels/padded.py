@@ -53,15 +53,29 @@ def padded(
     rectangles, cells = layout.keep("padded", lambda: spread(layout.lengths, q.device))
     total = rectangles[-1].cells.stop
     q, k, v = (x.new_zeros(total, *x.shape[1:]).index_copy(0, cells, x) for x in (q, k, v))
-    outputs = []
-    for some, T, mask in rectangles:
-        q_r, k_r, v_r = (x[some].unflatten(0, (-1, T)).transpose(1, 2) for x in (q, k, v))  # (B, H, T, K)
-        added = added_to(layout, T, window, bias, q)
-        if added is not None:
-            mask = added if mask is None else added.where(mask, float("-inf"))
-        context = fused(q_r, k_r, v_r, mask, dropout, scale)  # (B, H, T, K)
-        outputs.append(context.transpose(1, 2).flatten(0, 1))  # (B * T, H, K)
+    outputs = [
+        attended(*(x[one.cells] for x in (q, k, v)), one, added_to(layout, one.length, window, bias, q), dropout, scale)
+        for one in rectangles
+    ]  # fmt: skip
     return torch.cat(outputs).index_select(0, cells)  # (N, H, K)
+
+
+def attended(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    one: Rectangle,
+    added: Tensor | None,
+    dropout: Dropout | None,
+    scale: float,
+) -> Tensor:
+    """Attention of one rectangle's texts. (B * T, H, K) x 3 -> (B * T, H, K)."""
+    q, k, v = (x.unflatten(0, (-1, one.length)).transpose(1, 2) for x in (q, k, v))  # (B, H, T, K)
+    mask = one.mask
+    if added is not None:
+        mask = added if mask is None else added.where(mask, float("-inf"))
+    context = fused(q, k, v, mask, dropout, scale)  # (B, H, T, K)
+    return context.transpose(1, 2).flatten(0, 1)
 
 
 def spread(lengths: Sequence[int], device: torch.device) -> tuple[list[Rectangle], Tensor]:
