@@ -144,9 +144,9 @@ def fit(
 
     A run that is stopped saves where it is; one that diverges saves its best epoch before it says so.
     """
-    plan, learner = plan_of(task, splits), learner_of(task, splits, model, encoded["train"])
-    name = f"{task.task.name}, fold {fold}" if fold else task.task.name
     word = device.number_format(task.train.dtype, model.device, task.train.force_dtype)
+    plan, learner = plan_of(task, splits, word), learner_of(task, splits, model, encoded["train"])
+    name = f"{task.task.name}, fold {fold}" if fold else task.task.name
     course = Course.new(model, plan, fold)
     if checkpoints.resumed:
         checkpoints.restore(course)
@@ -189,12 +189,12 @@ def fit(
     return fitted
 
 
-def plan_of(task: TaskSpec, splits: Splits) -> Plan:
-    """What the spec asks of the loop, as numbers."""
+def plan_of(task: TaskSpec, splits: Splits, word: str) -> Plan:
+    """What the spec asks of the loop, as numbers; `word` of device.FORMATS."""
     t = task.train
     return Plan(
         len(splits.train), t.epochs, t.batch_size, t.learning_rate, t.warmup, t.weight_decay, t.clip,
-        t.seeds["order"], t.seeds["dropout"], t.tokens_per_microbatch, t.layer_decay,
+        t.seeds["order"], t.seeds["dropout"], t.tokens_per_microbatch, t.layer_decay, word == "float16",
     )  # fmt: skip
 
 
@@ -344,14 +344,21 @@ def validate(task: TaskSpec, fitted: Fitted, stop: system.Stop) -> dict[str, flo
     }
 
 
-UNTOLD = ("ends_epoch", "seconds", "count", "tokens_per_microbatch")  # of a step, in its line of history
+# Of a step, in its line of history.
+UNTOLD = ("ends_epoch", "seconds", "count", "tokens_per_microbatch", "loss_scale", "skipped")
 
 
 def log_step(folder: RunFolder, step: Step, bar: Bar, fold: int) -> None:
     """A line of history and a turn of the bar."""
     facts = {name: value for name, value in asdict(step).items() if name not in UNTOLD}
     speed = {"texts_per_second": step.texts / step.seconds, "tokens_per_second": step.tokens / step.seconds}
-    folder.event("step", **facts, **speed, **({"fold": fold} if fold else {}))
+    scaled = {"loss_scale": step.loss_scale, "skipped": step.skipped} if step.loss_scale else {}
+    folder.event("step", **facts, **speed, **scaled, **({"fold": fold} if fold else {}))
+    if step.skipped:
+        bar.line(
+            f"step {step.step}: gradients overflowed float16 at a loss scale of {step.loss_scale:,g}, so no weight "
+            "changed; the next step has half of it"
+        )
     bar.advance(
         1,
         f"epoch {step.epoch} loss {step.loss:.3f} {speed['texts_per_second']:.1f} texts/s {speed['tokens_per_second']:,.0f} tokens/s",

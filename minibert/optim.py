@@ -32,33 +32,48 @@ class AdamW(torch.optim.AdamW):
                      if any(p is table.used for p in group["params"])]  # fmt: skip
         self.known: dict[tuple[str, ...], Tensor] = {}
 
-    def update(self, rate: float, total: Tensor, count: Tensor, clip: float, world: World = ALONE) -> Tensor:
-        """One step down: (3 + layers,) mean loss, gradient norm before clipping, count, norm by layer.
+    def update(
+        self,
+        rate: float,
+        total: Tensor,
+        count: Tensor,
+        clip: float,
+        world: World = ALONE,
+        scaler: Scaler | None = None,
+    ) -> Tensor:
+        """One step down: (3 + layers,) mean loss, gradient norm before clipping, count, norm by layer; with a
+        scaler behind them the scale that this step had.
 
-        Gradients in: of the summed loss. All is decided on the device: nothing here waits for it. Where
-        loss or norm is not finite no weight changes, nor any moment.
+        Gradients in: of the summed loss, times the scale. All is decided on the device: nothing here waits
+        for it. Where loss or norm is not finite no weight changes, nor any moment.
         """
         held = [(name, p.grad) for name, p in self.trained if p.grad is not None]
         squares = torch.stack(world.norms([grad for _, grad in held])).to(total).square()  # (tensors,)
         owners = self.owners(tuple(name for name, _ in held), total.device)
-        by_layer = squares.new_zeros(len(self.layers)).index_add(0, owners, squares).sqrt() / count
-        norm, mean = squares.sum().sqrt() / count, total / count
+        large = count if scaler is None else count * scaler.scale  # by so much the gradients are too large
+        by_layer = squares.new_zeros(len(self.layers)).index_add(0, owners, squares).sqrt() / large
+        norm, mean = squares.sum().sqrt() / large, total / count
         shrink = (clip / (norm + 1e-6)).clamp(max=1.0) if clip > 0 else torch.ones_like(norm)
         finite = torch.isfinite(norm) & torch.isfinite(mean)
         for group in self.param_groups:
             group["lr"] = rate * group["scale"]
         self.found_inf = (~finite).float()
         if all(grad.dtype == torch.float32 for _, grad in held):
-            self.grad_scale = (count / shrink).float()  # by which the kernel divides as it reads
+            self.grad_scale = (large / shrink).float()  # by which the kernel divides as it reads
         else:  # a scale of float32 would be too coarse
             self.grad_scale = None
-            torch._foreach_mul_([grad for _, grad in held], shrink / count)
+            torch._foreach_mul_([grad for _, grad in held], shrink / large)
         self.step()
         for table, group in self.idle:
             if group["weight_decay"]:
                 table.idle.mul_(1 - group["lr"] * group["weight_decay"] * finite)
         self.zero_grad(set_to_none=True)
-        return torch.cat([torch.stack([mean, norm, count]), by_layer])
+        facts = torch.cat([torch.stack([mean, norm, count]), by_layer])
+        if scaler is None:
+            return facts
+        facts = torch.cat([facts, scaler.scale[None]])
+        scaler.follow(self.found_inf)
+        return facts
 
     def owners(self, names: tuple[str, ...], device: torch.device) -> Tensor:
         """(tensors,) int64: which of `layers` each parameter is in; kept on the device, as it stays the same."""
@@ -66,6 +81,38 @@ class AdamW(torch.optim.AdamW):
             numbers = torch.tensor([self.layers.index(layer_of(name)) for name in names])
             self.known = {names: numbers.to(device, non_blocking=True)}
         return self.known[names]
+
+
+class Scaler:
+    """What losses are multiplied by before float16's backward pass, lest small gradients vanish in it.
+
+    Halved after a step whose gradients overflowed, which changes no weight; doubled after EVERY steps
+    without (Micikevicius et al. 2018, section 3.2). Decided on the device, by the operation of torch's GradScaler.
+
+    scale   () float32
+    clean   () int32: steps since it changed
+    """
+
+    FIRST = 2.0**12  # of a sum of losses: as 2^16, which is usual, of the mean of sixteen
+    LEAST = 2.0**-10  # gradients that overflow even here are no matter of scale
+    EVERY = 2000
+
+    def __init__(self, device: torch.device):
+        self.scale = torch.full((), self.FIRST, device=device)
+        self.clean = torch.zeros((), dtype=torch.int32, device=device)
+
+    def follow(self, overflowed: Tensor) -> None:
+        """Change the scale after a step; overflowed () float32: 1, or 0."""
+        torch._amp_update_scale_(self.scale, self.clean, overflowed, 2.0, 0.5, self.EVERY)
+
+    def facts(self) -> list[float]:
+        """Where it stands, as numbers."""
+        return [float(self.scale), int(self.clean)]
+
+    def restore(self, facts: list[float]) -> None:
+        """Put it back to where it stood."""
+        self.scale.fill_(facts[0])
+        self.clean.fill_(facts[1])
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:

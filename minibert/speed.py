@@ -100,7 +100,9 @@ def measured(task: TaskSpec, tuned: bool, explained: bool) -> str:
 
 def idle_steps(task: TaskSpec, splits: Splits, learner: Learner, budget: int) -> Iterator[Step]:
     """The task's own training steps, without end, at a rate of 0: all is computed, and no weight changes."""
-    plan = replace(plan_of(task, splits), learning_rate=0.0, epochs=10**6, tokens_per_microbatch=budget)
+    word = device.number_format(task.train.dtype, learner.model.device, task.train.force_dtype)
+    own = plan_of(task, splits, word)
+    plan = replace(own, learning_rate=0.0, epochs=10**6, tokens_per_microbatch=budget)
     lengths, state = learner.encoded.lengths.tolist(), State.new(learner.model, plan)
     return train(learner.model, learner, lengths, plan, state, prepare=learner.prepare)
 
@@ -143,7 +145,7 @@ def speed_of(steps: Iterator[Step]) -> float:
 
 def explain(task: TaskSpec, splits: Splits, model: Model, encoded: Encoded) -> Explained:
     """Profile some steps after a warm-up, and measure what the machine's matrix products reach."""
-    learner, plan = learner_of(task, splits, model, encoded), plan_of(task, splits)
+    learner, plan = learner_of(task, splits, model, encoded), plan_of(task, splits, "float32")
     on_card = model.device.type == "cuda"
     steps = idle_steps(task, splits, learner, task.train.tokens_per_microbatch)
     with contextlib.closing(steps), Bar("explaining", 2 + 2 * PROFILED, "steps") as bar:

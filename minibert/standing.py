@@ -74,7 +74,8 @@ class Course:
 
     def facts(self) -> dict[str, Any]:
         """How far it is, for JSON. What is in neither of these two follows from the spec, the data and the step."""
-        return {"step": self.state.step, "budget": self.state.budget, **asdict(self.reached)}
+        scaler = {"scaler": self.state.scaler.facts()} if self.state.scaler else {}
+        return {"step": self.state.step, "budget": self.state.budget, **scaler, **asdict(self.reached)}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Its tensors, by file: weights, moments, and the best epoch's weights once there is one."""
@@ -88,7 +89,10 @@ class Course:
         """Put back what `facts` and `tensors` gave. WeightsError where they are another model's."""
         try:
             self.state.step, self.state.budget = facts["step"], facts["budget"]
-            self.reached = Reached(**{k: v for k, v in facts.items() if k not in ("step", "budget")})
+            if self.state.scaler and "scaler" in facts:  # begun on another device, it may have had none
+                self.state.scaler.restore(facts["scaler"])
+            own = ("step", "budget", "scaler")
+            self.reached = Reached(**{k: v for k, v in facts.items() if k not in own})
             self.model.load_state_dict(tensors["model"])
             optim.set_moments(self.model, self.state.optimizer, tensors["optimizer"])
             if tensors["best"]:

@@ -50,6 +50,7 @@ class Plan:
     dropout_seed: int = 0
     tokens_per_microbatch: int = 4096
     layer_decay: float = 1.0  # of the rate, a layer downwards
+    scaled: bool = False  # losses, as float16 needs
 
     @property
     def steps_per_epoch(self) -> int:
@@ -88,16 +89,20 @@ class State:
 
     step    updates done
     budget  tokens of a micro-batch: the plan's, or fewer since memory ran out
+    scaler  of losses, in float16
     """
 
     optimizer: optim.AdamW
     step: int
     budget: int
+    scaler: optim.Scaler | None = None
 
     @classmethod
     def new(cls, model: nn.Module, plan: Plan) -> State:
         """The state before the first step."""
-        return cls(optim.AdamW(model, plan.weight_decay, plan.layer_decay), 0, plan.tokens_per_microbatch)
+        optimizer = optim.AdamW(model, plan.weight_decay, plan.layer_decay)
+        scaler = optim.Scaler(optimizer.trained[0][1].device) if plan.scaled else None
+        return cls(optimizer, 0, plan.tokens_per_microbatch, scaler)
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,8 @@ class Step:
     ends_epoch: bool
     count: float  # what the summed loss was divided by
     tokens_per_microbatch: int
+    loss_scale: float | None = None  # of float16
+    skipped: bool = False  # gradients overflowed float16, so no weight changed
 
 
 READ_EVERY = 10  # steps on a card before its numbers are read
@@ -158,7 +165,8 @@ def train(
             model.train()
             rate = plan.rate(number)
             total, count = whole_step(loss_of, ahead, number, state, world)
-            unread.append((number, rate, state.optimizer.update(rate, total, count, plan.clip, world)))
+            facts = state.optimizer.update(rate, total, count, plan.clip, world, state.scaler)
+            unread.append((number, rate, facts))
             state.step = number + 1
             if total.is_cuda and not (state.step % READ_EVERY == 0 or plan.ends_epoch(number)):
                 continue  # reading would make the host wait for the card
@@ -184,9 +192,19 @@ def step_of(
     count: float,
     *norms: float,
 ) -> Step:
-    """What a step did, or TrainingError if it did nothing because a number was not finite."""
-    places = plan.places(number)
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+    """What a step did, or TrainingError if it did nothing because a number was not finite.
+
+    In float16 a gradient that is not finite is a step that is left out: the scale was too large.
+    """
+    places, scale = plan.places(number), norms[-1] if state.scaler else None
+    skipped = scale is not None and math.isfinite(loss) and not math.isfinite(norm)
+    if skipped and scale <= optim.Scaler.LEAST:
+        raise TrainingError(
+            f"step {number + 1}: gradients overflow float16 however small the loss scale is ({scale:g})",
+            'Lower [train] learning_rate, or train with dtype = "float32".',
+            places,
+        )
+    if not (math.isfinite(loss) and math.isfinite(norm) or skipped):
         state.step = number  # it is still to be done
         raise TrainingError(
             f"step {number + 1}: loss {loss:g} and gradient norm {norm:g} are not finite; "
@@ -207,6 +225,8 @@ def step_of(
         ends_epoch=plan.ends_epoch(number),
         count=count,
         tokens_per_microbatch=state.budget,
+        loss_scale=scale,
+        skipped=skipped,
     )
 
 
@@ -259,7 +279,7 @@ def whole_step(
         ready = ahead.step(number, state.budget)
         try:
             with device.memory_named():
-                return accumulate(loss_of, ready, ahead.plan.dropout_seed, number, world)
+                return accumulate(loss_of, ready, ahead.plan.dropout_seed, number, world, state.scaler)
         except OutOfMemory as problem:
             short = problem.message, problem.fix
         state.optimizer.zero_grad()  # out here, where the traceback no longer holds what failed
@@ -270,14 +290,16 @@ def whole_step(
         state.budget = max(min(state.budget, sum(sizes)) // 2, max(sizes))
 
 
-def accumulate(loss_of: LossOf, ready: Ready, seed: int, number: int, world: World) -> tuple[Tensor, Tensor]:
+def accumulate(
+    loss_of: LossOf, ready: Ready, seed: int, number: int, world: World, scaler: optim.Scaler | None
+) -> tuple[Tensor, Tensor]:
     """Loss and count summed over the micro-batches of a step, and over all processes."""
     sums = []
     for part, arguments in enumerate(ready):
         device.seed(seed, number, part)
         with world.summing(last=part == len(ready) - 1):
             total, count = loss_of(*arguments)
-            total.backward()
+            (total if scaler is None else total * scaler.scale).backward()
         sums.append(torch.stack([total.detach(), count.detach().to(total)]))
     total, count = world.sum(torch.stack(sums).sum(0))
     return total, count

@@ -285,6 +285,26 @@ def stopped_at(step, tmp_path, weights, monkeypatch, **changes):
 
 
 @POSIX
+def test_the_loss_scale_survives(weights, tmp_path, monkeypatch, capsys):
+    """In float16, from a scale that first overflows and then grows again."""
+    monkeypatch.setattr("minibert.optim.Scaler.FIRST", 2.0**20)
+    monkeypatch.setattr("minibert.optim.Scaler.EVERY", 3)
+    low = {"dtype": "float16", "force_dtype": True, "device": "cpu", "epochs": 2}
+    run(short(tmp_path, weights, **low), tmp_path / "whole")
+    steps = [x for x in history(tmp_path / "whole") if x["event"] == "step"]
+    scales = [x["loss_scale"] for x in steps]
+    skipped = [x["skipped"] for x in steps]
+    assert any(skipped) and any(b > a for a, b in zip(scales, scales[1:]))
+    assert all((b < a) == left_out for a, b, left_out in zip(scales, scales[1:], skipped))
+    assert "gradients overflowed float16 at a loss scale of 1.04858e+06" in capsys.readouterr().err
+    page = (tmp_path / "whole" / "report.html").read_text(encoding="utf-8")
+    assert f"{sum(skipped)} steps of {len(steps)} changed no weight" in page
+
+    one, out = stopped_at(10, tmp_path, weights, monkeypatch, **low)
+    run(one, out, resume=True)
+    same(out, tmp_path / "whole")
+
+
 def test_the_newest_are_kept_and_all_go_in_the_end(weights, tmp_path, monkeypatch):
     one, out = stopped_at(22, tmp_path, weights, monkeypatch, keep=3)
     assert names(out) == ["step-00000016", "step-00000020", "step-00000022"]

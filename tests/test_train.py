@@ -142,6 +142,107 @@ def test_a_broken_gradient_under_a_finite_loss_stops_too():
         list(train(model, loss_of(model), LENGTHS, Plan(TEXTS, 1, 8, 1e-2)))
 
 
+# --- float16's loss scale -------------------------------------------------------------------------
+
+
+def scaled_run(plan, dtype=torch.float32, broken=(), seed=0):
+    """The toy in float32, its gradients made infinite in some steps (counted from 1); steps, and the weights after each."""
+    model = toy(seed=seed).float()
+    now, weights, number = [0], [], plan.batch_size
+
+    def loss(places, key):
+        now[0] = key[1] + 1
+        logits = model(INPUTS[places].float()).to(dtype).float()
+        return F.cross_entropy(logits, TARGETS[places], reduction="sum"), torch.tensor(float(len(places)))
+
+    model[0].weight.register_hook(lambda g: g * float("inf") if now[0] in broken else g)
+    steps = []
+    for step in train(model, loss, LENGTHS, plan):
+        steps.append(step)
+        weights.append([p.detach().clone() for p in model.parameters()])
+    return steps, weights
+
+
+def test_a_scale_that_never_overflows_changes_no_bit():
+    """It is a power of two: what is multiplied by it before the backward pass is divided by it after."""
+    plain, wanted = scaled_run(Plan(TEXTS, 2, 8, 1e-2))
+    steps, weights = scaled_run(Plan(TEXTS, 2, 8, 1e-2, scaled=True))
+    assert [s.loss for s in steps] == [s.loss for s in plain]
+    assert [s.grad_norm for s in steps] == pytest.approx([s.grad_norm for s in plain], rel=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(weights[-1], wanted[-1]))
+    assert {s.loss_scale for s in steps} == {optim.Scaler.FIRST} and not any(s.skipped for s in steps)
+    assert {s.loss_scale for s in plain} == {None}
+
+
+def test_a_step_that_overflows_is_left_out_and_the_next_one_learns():
+    steps, weights = scaled_run(Plan(TEXTS, 2, 8, 1e-2, scaled=True), broken=(3, 4))
+    assert [s.skipped for s in steps] == [False, False, True, True, False, False]
+    assert [s.loss_scale / optim.Scaler.FIRST for s in steps] == [1, 1, 1, 0.5, 0.25, 0.25]
+    assert all(torch.equal(a, b) for a, b in zip(weights[1], weights[3])), "no weight changes"
+    assert not torch.equal(weights[3][0], weights[4][0])
+    assert not math.isfinite(steps[2].grad_norm) and math.isfinite(steps[2].loss)
+
+
+def test_moments_of_a_step_that_is_left_out_stay_as_they_were():
+    model = toy().float()
+    state = State.new(model, Plan(TEXTS, 1, 8, 1e-2, scaled=True))
+    for value in (1.0, float("inf")):
+        for p in model.parameters():
+            p.grad = torch.full_like(p, value)
+        before = {k: t.clone() for k, t in optim.moments(model, state.optimizer).items()}
+        state.optimizer.update(1e-2, torch.tensor(1.0), torch.tensor(1.0), 1.0, scaler=state.scaler)
+    after = optim.moments(model, state.optimizer)
+    assert len(before) == 3 * 6 and all(torch.equal(before[k], after[k]) for k in after)
+    assert state.scaler.facts() == [optim.Scaler.FIRST / 2, 0]
+
+
+def test_a_loss_that_is_not_finite_is_an_error_in_float16_too():
+    model = toy().float()
+
+    def broken(places, key):
+        return model(INPUTS[places].float()).sum() * float("nan"), torch.tensor(8.0)
+
+    with pytest.raises(TrainingError, match=r"step 1.*not finite"):
+        list(train(model, broken, LENGTHS, Plan(TEXTS, 1, 8, 1e-2, scaled=True)))
+
+
+def test_a_scale_that_falls_without_end_is_an_error():
+    with pytest.raises(
+        TrainingError, match=r"step 23: gradients overflow float16 however small .*0\.000976562"
+    ):
+        scaled_run(Plan(TEXTS, 20, 8, 1e-2, scaled=True), broken=range(1, 99))
+
+
+def test_the_scale_moves_as_torchs_own_scaler_does(monkeypatch):
+    monkeypatch.setattr(optim.Scaler, "EVERY", 4)
+    ours = optim.Scaler(torch.device("cpu"))
+    theirs = torch.amp.GradScaler("cpu", init_scale=ours.FIRST, growth_interval=4)
+    weight = nn.Parameter(torch.ones(3))
+    plain = torch.optim.SGD([weight], lr=0.0)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        overflows = bool(torch.rand((), generator=generator) < 0.2)
+        assert float(theirs.scale(torch.ones(()))) == float(ours.scale)
+        weight.grad = torch.full((3,), float("inf") if overflows else 1.0)
+        theirs.step(plain)
+        theirs.update()
+        ours.follow(torch.tensor(float(overflows)))
+    assert theirs.state_dict()["_growth_tracker"] == ours.facts()[1]
+    other = optim.Scaler(torch.device("cpu"))
+    other.restore(ours.facts())
+    assert other.facts() == ours.facts() != optim.Scaler(torch.device("cpu")).facts()
+
+
+def test_real_float16_overflows_at_first_and_then_learns(monkeypatch):
+    """Logits in float16 whose gradients, at so large a scale, lie beyond 65,504: it finds a scale that holds."""
+    monkeypatch.setattr(optim.Scaler, "FIRST", 2.0**24)
+    steps, weights = scaled_run(Plan(TEXTS, 8, 8, 1e-2, scaled=True), dtype=torch.float16)
+    skipped = [s.skipped for s in steps]
+    assert 7 <= sum(skipped) <= 10 and skipped == sorted(skipped, reverse=True), "at first, and never again"
+    moved = [not torch.equal(a[0], b[0]) for a, b in zip(weights, weights[1:])]
+    assert moved == [not left_out for left_out in skipped[1:]] and math.isfinite(steps[-1].loss)
+
+
 def test_nothing_to_train_is_an_error():
     model = toy()
     for p in model.parameters():

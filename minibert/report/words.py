@@ -373,6 +373,12 @@ def training(run: Run) -> list[str]:
     if 0 < rows(run, "validation") < 100:
         texts = count(rows(run, "validation"), "text")
         out.append(f"Validation has only {texts}, so the choice of epoch is a noisy one.")
+    skipped = [s for s in run.steps if s.get("skipped")]
+    if skipped:
+        out.append(
+            f"{count(len(skipped), 'step')} of {len(run.steps):,} changed no weight, because gradients overflowed "
+            f"float16; the loss scale ended at {run.steps[-1]['loss_scale']:,g}."
+        )
     speeds = sorted(s["texts_per_second"] for s in run.steps if s.get("texts_per_second"))
     if speeds:
         middle = speeds[len(speeds) // 2]
