@@ -167,6 +167,11 @@ def caution(word: str, device: torch.device) -> str:
     return ""
 
 
+def said(word: str, device: torch.device) -> str:
+    """What training computes in, for the report."""
+    return FORMATS[word][2] + (", TF32 off" if device.type == "cuda" and word == "float32" else "")
+
+
 @contextlib.contextmanager
 def float32_as(word: str) -> Iterator[None]:
     """Inside, a card makes float32 matrix products in TF32 for the word "tf32", in float32 itself for any other.
@@ -243,6 +248,22 @@ def free() -> None:
         torch.cuda.empty_cache()
 
 
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that tensors have taken on a card since `forget_peak`; asking makes nothing wait. 0 elsewhere."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
+def forget_peak(device: torch.device) -> None:
+    """Count `peak_memory` from here on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def card(device: torch.device) -> str:
+    """A card's name; '' where there is none."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+
+
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
     """Mixed precision on `device`, or nothing."""
     return torch.autocast(device.type, dtype) if dtype is not None else contextlib.nullcontext()
@@ -268,7 +289,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "products": products(),
         "device": str(device) + (" (untested)" if device.type == "mps" else ""),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "",
+        "device_name": card(device),
     }
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 
-from . import answers, data, device, lora, metrics, nonfinite, spec, system, wordrows
+from . import answers, data, device, flops, lora, metrics, nonfinite, spec, system, wordrows
 from .data import Part, Splits
 from .errors import ConfigError, TrainingError
 from .folder import MODEL, RunFolder
@@ -144,7 +144,7 @@ def fit(
 
     A run that is stopped saves where it is; one that diverges saves its best epoch before it says so.
     """
-    word = device.number_format(task.train.dtype, model.device, task.train.force_dtype)
+    word = number_format(task, model)
     plan, learner = plan_of(task, splits, word), learner_of(task, splits, model, encoded["train"])
     name = f"{task.task.name}, fold {fold}" if fold else task.task.name
     course = Course.new(model, plan, fold)
@@ -206,6 +206,11 @@ def learner_of(task: TaskSpec, splits: Splits, model: Model, encoded: Encoded) -
     return Learner(model, encoded, wanted, weights_of(task, splits), autocast)
 
 
+def number_format(task: TaskSpec, model: Model) -> str:
+    """What the model's device trains in: a word of device.FORMATS."""
+    return device.number_format(task.train.dtype, model.device, task.train.force_dtype)
+
+
 def weights_of(task: TaskSpec, splits: Splits) -> np.ndarray | None:
     """(C,) [train] class_weights, from the training part; None where there are none."""
     known = list(each_label(task.task.kind, splits.train.targets))
@@ -238,9 +243,10 @@ def epochs(
 
     if not go_on():  # of a run that goes on: it may have been stopped between an epoch and its validation
         return
-    budget = course.state.budget
+    budget, word = course.state.budget, number_format(task, fitted.model)
+    device.forget_peak(fitted.model.device)
     for step in steps:
-        log_step(folder, step, bar, course.fold)
+        log_step(folder, step, bar, course.fold, of_card(task, fitted, step, word))
         reached.loss += step.loss * step.count
         reached.count += step.count
         if step.tokens_per_microbatch < budget:
@@ -348,12 +354,28 @@ def validate(task: TaskSpec, fitted: Fitted, stop: system.Stop) -> dict[str, flo
 UNTOLD = ("ends_epoch", "seconds", "count", "tokens_per_microbatch", "loss_scale", "skipped")
 
 
-def log_step(folder: RunFolder, step: Step, bar: Bar, fold: int) -> None:
+def of_card(task: TaskSpec, fitted: Fitted, step: Step, word: str) -> dict[str, float]:
+    """What a step's line of history says of a card: the most memory so far, and the share of its peak that
+    the encoder's arithmetic came to, where the peak is known and all weights learn. {} on a processor."""
+    place, encoded, t = fitted.model.device, fitted.encoded["train"], task.train
+    if place.type != "cuda":
+        return {}
+    found = {"peak_memory": device.peak_memory(place)}
+    most = flops.peak(device.card(place), word)
+    if most and not (t.freeze_layers or t.lora_rank):
+        pieces = (range(*encoded.pieces[p : p + 2]) for p in fitted.course.plan.places(step.step - 1))
+        lengths = [len(encoded.ids[i]) for some in pieces for i in some]
+        work = flops.training_flops(fitted.model.config, lengths)
+        found["model_flops_share"] = work / (step.seconds * most)
+    return found
+
+
+def log_step(folder: RunFolder, step: Step, bar: Bar, fold: int, card: dict[str, float]) -> None:
     """A line of history and a turn of the bar."""
     facts = {name: value for name, value in asdict(step).items() if name not in UNTOLD}
     speed = {"texts_per_second": step.texts / step.seconds, "tokens_per_second": step.tokens / step.seconds}
     scaled = {"loss_scale": step.loss_scale, "skipped": step.skipped} if step.loss_scale else {}
-    folder.event("step", **facts, **speed, **scaled, **({"fold": fold} if fold else {}))
+    folder.event("step", **facts, **speed, **scaled, **card, **({"fold": fold} if fold else {}))
     if step.skipped:
         bar.line(
             f"step {step.step}: gradients overflowed float16 at a loss scale of {step.loss_scale:,g}, so no weight "

@@ -179,7 +179,7 @@ def environment(task: TaskSpec, model: Model, started: str, minutes: float) -> d
     """environment.json: what ran where, with which versions, seeds, weights and kernel."""
     t, config = task.train, model.config
     word = device.number_format(t.dtype, model.device, t.force_dtype)
-    number, autocast, said = device.FORMATS[word]
+    number, autocast, _ = device.FORMATS[word]
     wish = {
         "device": model.device.type, "dtype": autocast or number, "gradients": True,
         "dropout": config.attention_dropout > 0, "window": any(config.windows), "bias": config.relative_buckets > 0,
@@ -191,7 +191,9 @@ def environment(task: TaskSpec, model: Model, started: str, minutes: float) -> d
         "python": sys.version.split()[0],
         **device.describe(model.device),
         "dtype": word,  # of training
-        "numbers": ". ".join(filter(None, (said, device.caution(word, model.device)))),
+        "numbers": ". ".join(
+            filter(None, (device.said(word, model.device), device.caution(word, model.device)))
+        ),
         "evaluation_dtype": str(number).removeprefix("torch."),
         "kernel": chosen.name,
         "kernel_why": kernel_why(task.model.kernel, chosen.name, wish),

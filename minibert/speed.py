@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from . import catalogue, device
 from .data import Splits
 from .errors import OutOfMemory
-from .fit import learner_of, plan_of
+from .fit import learner_of, number_format, plan_of
 from .flops import training_flops
 from .learner import Learner
 from .model import Model
@@ -100,8 +100,7 @@ def measured(task: TaskSpec, tuned: bool, explained: bool) -> str:
 
 def idle_steps(task: TaskSpec, splits: Splits, learner: Learner, budget: int) -> Iterator[Step]:
     """The task's own training steps, without end, at a rate of 0: all is computed, and no weight changes."""
-    word = device.number_format(task.train.dtype, learner.model.device, task.train.force_dtype)
-    own = plan_of(task, splits, word)
+    own = plan_of(task, splits, number_format(task, learner.model))
     plan = replace(own, learning_rate=0.0, epochs=10**6, tokens_per_microbatch=budget)
     lengths, state = learner.encoded.lengths.tolist(), State.new(learner.model, plan)
     return train(learner.model, learner, lengths, plan, state, prepare=learner.prepare)

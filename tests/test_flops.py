@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from minibert.flops import forward_flops, pairs, training_flops
+from minibert.flops import PEAKS, forward_flops, pairs, peak, training_flops
 
 from .helpers import EVERY, LENGTHS, toy_batch, toy_config, toy_encoder
 
@@ -38,3 +38,30 @@ def test_published_sizes():
     assert forward_flops(base, [128]) / 128 == pytest.approx(174.6e6, rel=1e-3)
     assert forward_flops(base, [512] * 3) / (3 * 512) == pytest.approx(188.7e6, rel=1e-3)
     assert forward_flops(base, []) == 0
+
+
+# Names as torch.cuda.get_device_name gives them.
+CARDS = [
+    ("NVIDIA H100 80GB HBM3", 989.5), ("NVIDIA H100 PCIe", 756.5), ("NVIDIA H100 NVL", 835.5),
+    ("NVIDIA H200", 989.5), ("NVIDIA H200 NVL", 835.5), ("NVIDIA A100-SXM4-40GB", 312),
+    ("NVIDIA A100 80GB PCIe", 312), ("NVIDIA A100-PCIE-40GB", 312), ("NVIDIA A30", 165), ("NVIDIA A10", 125),
+    ("NVIDIA L4", 121), ("NVIDIA L40S", 362), ("NVIDIA GeForce RTX 4090", 165.2), ("NVIDIA GeForce RTX 3090", 71),
+    ("NVIDIA A10G", None), ("NVIDIA L40", None), ("NVIDIA GeForce RTX 4090 D", None), ("NVIDIA GeForce RTX 4090 Laptop GPU", None), ("Tesla T4", None),
+    ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None), ("NVIDIA GeForce RTX 9999", None), ("", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("card", "wanted"), CARDS)
+def test_a_cards_peak_is_found_by_its_name(card, wanted):
+    assert peak(card, "bfloat16") == (wanted and wanted * 1e12)
+
+
+def test_peaks_of_the_formats_stand_in_order():
+    """What computes with fewer bits is as fast or faster; older cards have float16 only."""
+    for row in PEAKS.values():
+        assert row["float16"] >= row.get("tf32", row["float32"]) >= row["float32"]
+        assert row.get("bfloat16", row["float16"]) == row["float16"] and ("tf32" in row) == (
+            "bfloat16" in row
+        )
+    assert peak("Tesla T4", "float16") == 65e12 and peak("Tesla V100-SXM2-16GB", "float16") == 125e12
+    assert peak("Tesla V100-PCIE-16GB", "float32") == 14e12 and peak("Tesla T4", "tf32") is None

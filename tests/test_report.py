@@ -361,6 +361,31 @@ def test_the_folder_is_named_from_where_the_run_was_started(tmp_path, monkeypatc
     assert words.place(tmp_path.parent / "elsewhere") == "elsewhere"
 
 
+def test_what_a_card_did_is_said_where_it_was_noted(run):
+    """Memory, the share of its peak, and steps that float16 left out; nothing of it for a run without."""
+    assert not words.card(read.read_run(run)) and "float16" not in " ".join(
+        words.training(read.read_run(run))
+    )
+    path = run / "history.jsonl"
+    lines = [json.loads(x) for x in path.read_text(encoding="utf-8").splitlines()[:-1]]
+    steps = [x for x in lines if x["event"] == "step"]
+    for n, step in enumerate(steps):
+        step |= {
+            "peak_memory": 10**9 * (n + 1),
+            "model_flops_share": n / 400,
+            "loss_scale": 2048,
+            "skipped": n in (0, 4),
+        }
+    steps[0]["grad_norm"] = None
+    path.write_text("".join(json.dumps(x) + "\n" for x in lines), encoding="utf-8")
+    change(run / "environment.json", dtype="float16")
+    page = Page(report.write(run))
+    assert f"2 steps of {len(steps)} changed no weight, because gradients overflowed float16" in page.text
+    assert "the loss scale ended at 2,048" in page.text
+    assert f"The card’s tensors took at most {len(steps)} GB." in page.text
+    assert "came to 17 % of the card’s published peak in float16" in page.text
+
+
 def test_test_labels_that_training_lacks_are_counted_beside_the_matrix(run):
     matrix = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["confusion"]
     matrix[0][0] -= 3

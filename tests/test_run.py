@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,8 @@ from minibert.predict import predict_file
 from minibert.run import headline, run
 from minibert.standing import Best
 from minibert.tokenize import Tokenizer
+
+from .helpers import toy_config
 
 TOPICS = {
     "farm": "wheat corn grain harvest soil tractor barley crop field rain",
@@ -139,6 +142,28 @@ def test_why_a_card_trains_by_this_kernel(monkeypatch):
     )
     assert kernel_why("auto", "varlen", {**wish, "dropout": False}) == "the first that auto asks"
     assert kernel_why("sdpa", "sdpa", wish) == "asked for; [model] attention_dropout = 0 would take varlen"
+
+
+def test_what_a_step_took_of_a_card(monkeypatch):
+    """Memory, and arithmetic by the formula over time and the published peak; no share where some weights rest."""
+    from minibert import device, fit, flops
+    from minibert.tokenize import Encoded
+
+    monkeypatch.setattr(device, "peak_memory", lambda place: 7 * 10**9)
+    monkeypatch.setattr(device, "card", lambda place: "Tesla T4")
+    encoded = SimpleNamespace(ids=[[0] * n for n in (3, 5, 2, 9)], pieces=np.array([0, 1, 3, 4]))
+    assert {"ids", "pieces"} <= {f.name for f in dataclasses.fields(Encoded)}
+    plan = SimpleNamespace(places=lambda number: {4: [2, 1]}[number])
+    model = SimpleNamespace(device=torch.device("cuda", 0), config=toy_config())
+    fitted = SimpleNamespace(model=model, encoded={"train": encoded}, course=SimpleNamespace(plan=plan))
+    step, one = SimpleNamespace(step=5, seconds=2.0), SimpleNamespace(train=spec.Train())
+    share = flops.training_flops(toy_config(), [9, 5, 2]) / (2.0 * 65e12)
+    assert fit.of_card(one, fitted, step, "float16") == {"peak_memory": 7 * 10**9, "model_flops_share": share}
+    assert fit.of_card(one, fitted, step, "bfloat16") == {"peak_memory": 7 * 10**9}, "a T4 has none"
+    one = SimpleNamespace(train=spec.Train(lora_rank=4))
+    assert fit.of_card(one, fitted, step, "float16") == {"peak_memory": 7 * 10**9}
+    model.device = torch.device("cpu")
+    assert fit.of_card(one, fitted, step, "float32") == {}
 
 
 @pytest.mark.parametrize("dtype", ["tf32", "float16"])

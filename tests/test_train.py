@@ -148,7 +148,7 @@ def test_a_broken_gradient_under_a_finite_loss_stops_too():
 def scaled_run(plan, dtype=torch.float32, broken=(), seed=0):
     """The toy in float32, its gradients made infinite in some steps (counted from 1); steps, and the weights after each."""
     model = toy(seed=seed).float()
-    now, weights, number = [0], [], plan.batch_size
+    now, weights = [0], []
 
     def loss(places, key):
         now[0] = key[1] + 1

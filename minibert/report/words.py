@@ -383,6 +383,22 @@ def training(run: Run) -> list[str]:
     if speeds:
         middle = speeds[len(speeds) // 2]
         out.append(f"The median speed was {number(middle, 0 if middle >= 10 else 1)} texts a second.")
+    return out + card(run)
+
+
+def card(run: Run) -> list[str]:
+    """What training took of a card: memory, and the share of its peak."""
+    out = []
+    memory = max((s.get("peak_memory") or 0 for s in run.steps), default=0)
+    if memory:
+        out.append(f"The card’s tensors took at most {number(memory / 1e9, 2)} GB.")
+    shares = sorted(s["model_flops_share"] for s in run.steps if s.get("model_flops_share"))
+    if shares:
+        out.append(
+            f"The encoder’s matrix products came to {percent(shares[len(shares) // 2])} of the card’s published "
+            f"peak in {run.environment.get('dtype')} (median of the steps; padding and what is computed again are "
+            "not counted)."
+        )
     return out
 
 
