@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .errors import MiniBertError
-from .system import Stop
+from .errors import ConfigError, MiniBertError
+from .system import Stop, processes
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,14 +51,25 @@ def verb(command: Callable[..., int | None]) -> Callable[..., None]:
         debug = options.get("debug", False)
         try:
             with Stop() as stop, stop.at_once():
+                if processes()[1] > 1 and command.__name__ != "run":
+                    raise ConfigError(
+                        f"minibert {command.__name__} is the work of one process",
+                        "Start it without torchrun.",
+                    )
                 code = command(*args, **options)
         except MiniBertError as problem:
+            if processes()[1] > 1:  # one of them says it
+                from .processes import tell
+
+                tell(problem)
             if debug:
                 traceback.print_exc()
-            print(f"minibert: {problem}", file=sys.stderr)
+            if not problem.told:
+                print(f"minibert: {problem}", file=sys.stderr)
             code = problem.exit_code
         except KeyboardInterrupt:
-            print("minibert: interrupted", file=sys.stderr)
+            if processes()[0] == 0:
+                print("minibert: interrupted", file=sys.stderr)
             code = 75 if command.__name__ == "run" else 130  # a run that had not begun can be begun again
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -184,8 +195,6 @@ def run_several(
 
 def overrides(pairs: list[str] | None) -> dict[str, str]:
     """--set key=value, as a dict."""
-    from .errors import ConfigError
-
     wrong = [p for p in pairs or [] if "=" not in p]
     if wrong:
         raise ConfigError(f"--set {wrong[0]}: write it as table.key=value, for example train.epochs=3")
@@ -247,7 +256,6 @@ def init(
 ) -> None:
     """Propose a commented spec for a table, to be edited rather than written."""
     from .data.propose import propose
-    from .errors import ConfigError
     from .system import write_text
 
     folder = out.parent if out else None

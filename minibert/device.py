@@ -53,6 +53,19 @@ def pick(name: str = "auto") -> torch.device:
     return device
 
 
+def own_card(place: str, local: int) -> bool:
+    """Let "cuda" mean the card of this process, the `local`-th of those on this machine; False for a CPU."""
+    device = pick(place)
+    if device.type == "mps" or device.index is not None:
+        raise ConfigError(
+            f"device {place!r} is one for several processes", 'Use "cpu", or "cuda": a card for each.'
+        )
+    if device.type == "cuda":
+        pick(f"cuda:{local}")  # raises where there is none
+        torch.cuda.set_device(local)
+    return device.type == "cuda"
+
+
 @functools.cache
 def products() -> str:
     """Which library makes float32 matrix products on the CPU; set here, once, for the whole process.

@@ -15,6 +15,7 @@ class MiniBertError(Exception):
     """Base of all: `MiniBertError(what_and_where, how_to_mend)`."""
 
     exit_code = 2
+    told: bool | None = None  # of several processes: whether another one has said it
 
     def __init__(self, message: str, fix: str = ""):
         super().__init__(message)

@@ -19,8 +19,8 @@ from .folder import MODEL, RunFolder
 from .kinds import KINDS, each_label, metrics_of
 from .learner import Learner
 from .loading import load
-from .model import Model
-from .processes import ALONE
+from .model import TOKENS_AT_ONCE, Model
+from .processes import ALONE, World
 from .progress import Bar
 from .reading import Parts
 from .recompute import recompute
@@ -43,6 +43,7 @@ class Fitted:
     test: np.ndarray  # probabilities (n, C), of tokens (words, C), or values (n,)
     reached: Reached = field(default_factory=Reached)
     course: Course | None = None  # of a training that is over, for a stop before the test part is done
+    world: World = ALONE
 
     @property
     def best_epoch(self) -> int:
@@ -53,6 +54,12 @@ class Fitted:
     def validation(self) -> dict[str, float]:
         """Scores of the best epoch."""
         return self.reached.validation
+
+    def save(self, folder: RunFolder) -> None:
+        """Write the model into the run's folder; of several processes all take part."""
+        with self.world.saving(self.model):
+            if self.world.first:
+                self.model.save(folder.path / MODEL, overwrite=True)
 
     def forget(self) -> None:
         """Let go of what a fold needs no more once it has predicted: its model and the ids it learned from."""
@@ -144,15 +151,19 @@ def fit(
 
     A run that is stopped saves where it is; one that diverges saves its best epoch before it says so.
     """
-    word = number_format(task, model)
-    plan, learner = plan_of(task, splits, word), learner_of(task, splits, model, encoded["train"])
+    word, world = number_format(task, model), checkpoints.world
+    plan = plan_of(task, splits, word)
+    learner = learner_of(task, splits, model, encoded["train"], world)
     name = f"{task.task.name}, fold {fold}" if fold else task.task.name
-    course = Course.new(model, plan, fold)
+    loss_of = world.join(learner, model, [model.encoder.embeddings, *model.encoder.layers])
+    course = Course.new(model, plan, fold, world)
     if checkpoints.resumed:
         checkpoints.restore(course)
         folder.cut_history(course.holds)
     done = course.state.step
-    fitted = Fitted(splits, model, encoded, np.zeros(0), course.reached, course)
+    lengths = encoded["train"].lengths.tolist()
+    world.wait(texts=len(lengths), tokens=sum(lengths), steps=plan.steps, step=done)
+    fitted = Fitted(splits, model, encoded, np.zeros(0), course.reached, course, world)
 
     def search(places: Sequence[int]) -> nonfinite.Place | None:
         """Where the step that took these texts, and changed no weight, is not finite first."""
@@ -162,7 +173,7 @@ def fit(
             ready = micro_batches(learner.prepare, some, learner.encoded.lengths, course.state.budget, key)
             return accumulate(learner, ready, *key, ALONE)
 
-        return nonfinite.search(model, again, places)
+        return nonfinite.search(model, again, places) if world.size == 1 else None
 
     try:
         with Bar(name, plan.steps, "steps") as bar, rows_named(splits.train, search), device.float32_as(word):
@@ -172,17 +183,17 @@ def fit(
                 + (f", of which {done:,} are done" if done else "")
             )
             bar.advance(done)
-            lengths = encoded["train"].lengths.tolist()
-            steps = train(model, learner, lengths, plan, course.state, prepare=learner.prepare)
+            steps = train(model, loss_of, lengths, plan, course.state, prepare=learner.prepare, world=world)
             epochs(task, fitted, steps, folder, stop, bar, checkpoints)
     except TrainingError as problem:
         if course.best.state is None or fold > 1:
             raise
         course.best.restore()
-        model.save(folder.path / MODEL, overwrite=True)
+        fitted.save(folder)
+        world.wait()
         kept = f"{MODEL}/ holds epoch {fitted.best_epoch}, the best before it"
         raise TrainingError(f"{problem.message}; {kept}", problem.fix) from None
-    if stop.requested:
+    if stop.requested or world.shards:  # which are together now, and not later
         checkpoints.save(course)
         fitted.course = None  # from here on the model is no longer where the training stopped
     course.best.restore()
@@ -198,9 +209,12 @@ def plan_of(task: TaskSpec, splits: Splits, word: str) -> Plan:
     )  # fmt: skip
 
 
-def learner_of(task: TaskSpec, splits: Splits, model: Model, encoded: Encoded) -> Learner:
+def learner_of(
+    task: TaskSpec, splits: Splits, model: Model, encoded: Encoded, world: World = ALONE
+) -> Learner:
     """The model with what it learns from; word rows that occur in no training text are set apart."""
-    wordrows.set_apart(model.encoder.embeddings, set().union(*encoded.ids))
+    if not world.shards:
+        wordrows.set_apart(model.encoder.embeddings, set().union(*encoded.ids))
     wanted = answers.wanted(task.task.kind, splits.train.targets, splits.labels)
     _, autocast = device.precision(task.train.dtype, model.device, task.train.force_dtype)
     return Learner(model, encoded, wanted, weights_of(task, splits), autocast)
@@ -254,9 +268,10 @@ def epochs(
             told_of_memory(folder, step, bar)
         if step.step < course.state.step:  # a card's steps are told several at a time
             continue
+        due = stop.meet(checkpoints.due(step.step))
         if not go_on():
             return
-        if checkpoints.due(step.step):
+        if due:
             checkpoints.save(course)
 
 
@@ -292,17 +307,29 @@ def validated(
 
 def predict_test(fitted: Fitted, stop: system.Stop) -> None:
     """Put the test part's predictions into `fitted`; half of them, which nobody uses, if stopped."""
-    encoded = fitted.encoded["test"]
-    with Bar("predicting the test texts", len(encoded), "texts") as bar:
-        fitted.test = fitted.model.answer_table(encoded, until(stop, fitted.model.answers(encoded), bar))
+    with Bar("predicting the test texts", len(fitted.encoded["test"]), "texts") as bar:
+        fitted.test = answered(fitted, "test", stop, bar)
 
 
-def until(stop: system.Stop, answers: Answers, bar: Bar | None = None) -> Answers:
-    """The same answers, up to where a stop is asked for."""
-    for places, found in answers:
-        yield places, found
+def answered(fitted: Fitted, part: str, stop: system.Stop, bar: Bar | None = None) -> np.ndarray:
+    """What the model says of every text of a part; of several processes each asks it for a share, and all
+    know all. Nonsense if a stop is asked for meanwhile."""
+    model, encoded, world = fitted.model, fitted.encoded[part], fitted.world
+    with world.calling():
+        found = model.answer_table(encoded, until(stop, model, encoded, world, bar))
+    return world.sum(torch.from_numpy(found)).numpy()  # 0 where another process answers
+
+
+def until(stop: system.Stop, model: Model, encoded: Encoded, world: World, bar: Bar | None) -> Answers:
+    """This process's answers, up to where a stop is asked for."""
+    groups = world.groups(encoded.lengths.tolist(), TOKENS_AT_ONCE)
+    answers = model.answers(encoded, groups=[places for places, _ in groups])
+    for (places, found), (_, counts) in zip(answers, groups):
+        if counts:
+            yield places, found
         if bar:
-            bar.advance(len(places))
+            bar.advance(len(places) * world.size)
+        stop.meet()
         if stop.requested:
             return
 
@@ -340,14 +367,15 @@ def improves(metric: str, new: dict[str, float], old: dict[str, float]) -> bool:
 def validate(task: TaskSpec, fitted: Fitted, stop: system.Stop) -> dict[str, float]:
     """Every metric and the loss on the validation part; nonsense if a stop is asked for meanwhile."""
     kind, encoded, labels = task.task.kind, fitted.encoded["validation"], fitted.splits.labels
-    found = fitted.model.answer_table(encoded, until(stop, fitted.model.answers(encoded)))
+    found = answered(fitted, "validation", stop)
     truth, said = fitted.splits.validation.targets, answers.said(kind, found, labels, encoded.words)
     loss = answers.loss(kind, found, truth, labels, getattr(fitted.model.head, "deviation", 1.0))
     known = answers.all_labels(kind, labels, truth)
     pair = [answers.scored(kind, one, known if KINDS[kind].none else labels) for one in (truth, said)]
-    return {"loss": loss} | {
+    scores = {
         name: metrics.value(name, *pair, len(labels) or None, kind) for name in metrics_of(kind, labels)
     }
+    return fitted.world.as_first({"loss": loss} | scores)
 
 
 # Of a step, in its line of history.

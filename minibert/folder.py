@@ -96,6 +96,10 @@ class RunFolder:
         """Write status.json; "completed" is written last of all, "running" says by whom."""
         self.json(STATUS, {"status": status, **(system.me() if status == "running" else {}), **facts})
 
+    def text(self, name: str, text: str) -> None:
+        """A text file."""
+        system.write_text(self.path / name, text)
+
     def json(self, name: str, table: Any) -> None:
         """A JSON file; what is not a number becomes null, which JSON can say."""
         system.write_text(self.path / name, json.dumps(finite(table), indent=2, ensure_ascii=False) + "\n")
@@ -132,6 +136,25 @@ def remove(paths: Iterable[Path]) -> None:
                 old.unlink(missing_ok=True)
         except OSError as problem:
             raise system.disk_problem(old, problem) from problem
+
+
+class Onlooker(RunFolder):
+    """A run folder that another process writes."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path).absolute()
+
+    def status(self, status: str, **facts: Any) -> None:
+        """The other process does."""
+
+    def text(self, name: str, text: str) -> None:
+        """The other process does."""
+
+    def event(self, event: str, **facts: Any) -> None:
+        """The other process does."""
+
+    def cut_history(self, keep: Callable[[dict[str, Any]], bool]) -> None:
+        """The other process does."""
 
 
 def event_of(line: str) -> dict[str, Any]:

@@ -163,12 +163,16 @@ class Model(nn.Module):
 
     @torch.inference_mode()
     def answers(
-        self, encoded: Encoded, *, tokens_at_once: int = TOKENS_AT_ONCE
+        self,
+        encoded: Encoded,
+        *,
+        tokens_at_once: int = TOKENS_AT_ONCE,
+        groups: Iterable[list[int]] | None = None,
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """(places, what the head predicts for them), from short texts to long; on the CPU."""
+        """(places, what the head predicts for them), from short texts to long, or by `groups`; on the CPU."""
         self.needs_answers()
         with evaluating(self), devices.memory_named():
-            for places in by_tokens(encoded.lengths.tolist(), tokens_at_once):
+            for places in by_tokens(encoded.lengths.tolist(), tokens_at_once) if groups is None else groups:
                 yield places, self.head.predict(self.logits(encoded, places)).cpu().double()
 
     def predict(

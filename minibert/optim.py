@@ -153,9 +153,35 @@ def layer_of(name: str) -> str:
 
 
 def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """All tensors that an optimizer keeps, as "exp_avg.PARAMETER"; a parameter without gradients has none."""
+    """All tensors that an optimizer keeps, as "exp_avg.PARAMETER"; a parameter without gradients has none.
+
+    "rows.PARAMETER" says which rows of a word table learn, where not all do.
+    """
     names = {p: name for name, p in model.named_parameters()}
-    return {f"{key}.{names[p]}": t for p, slots in optimizer.state.items() for key, t in slots.items()}
+    out = {f"{key}.{names[p]}": t for p, slots in optimizer.state.items() for key, t in slots.items()}
+    tables = [part for part in model.modules() if isinstance(part, WordRows) and part.used in optimizer.state]
+    return out | {f"rows.{names[table.used]}": table.order[: len(table.used)] for table in tables}
+
+
+def renamed(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What `moments` took, for this model: it may hold a word table whole where the other held rows apart,
+    or rows where the other held it whole. Rows that never occur have moments of zero."""
+    names, out = dict(model.named_parameters()), {}
+    for name, tensor in tensors.items():
+        (key, _, parameter), table = name.partition("."), name.partition(".")[2].rpartition(".")[0]
+        used, whole = f"{table}.used", f"{table}.weight"
+        if key == "rows":
+            continue
+        if parameter == used and whole in names:
+            parameter, rows = whole, tensors[f"rows.{used}"]
+            if tensor.dim():  # all but "step"
+                tensor = tensor.new_zeros(names[whole].shape).index_copy(0, rows, tensor)
+        elif parameter == whole and used in names:
+            parameter, apart = used, model.get_submodule(table)
+            if tensor.dim():
+                tensor = tensor.index_select(0, apart.order[: len(apart.used)].to(tensor.device))
+        out[f"{key}.{parameter}"] = tensor
+    return out
 
 
 def set_moments(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

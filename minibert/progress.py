@@ -9,9 +9,13 @@ import sys
 from types import TracebackType
 from typing import TextIO
 
+muted = False  # of several processes only the first one speaks
+
 
 def say(message: str, stream: TextIO | None = None) -> None:
     """One line on stderr (or `stream`); never fails on a narrow console encoding or a closed pipe."""
+    if muted:
+        return
     stream = stream or sys.stderr
     try:
         print(message, file=stream, flush=True)
@@ -31,7 +35,7 @@ class Bar:
 
     def __init__(self, title: str, total: float | None, unit: str = ""):
         self.title, self.total, self.unit = title, total, unit
-        self.live = sys.stderr.isatty()
+        self.live = sys.stderr.isatty() and not muted
 
     def __enter__(self) -> Bar:
         if self.live:

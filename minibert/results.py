@@ -25,6 +25,7 @@ from .folder import RunFolder
 from .kernels.padded import BUCKETS
 from .kinds import KINDS, each_label, has_entities, metrics_of
 from .model import Model
+from .processes import ALONE, World
 from .report.read import read_run
 from .spec import TaskSpec
 
@@ -175,7 +176,9 @@ def side(fitted: Fitted, name: str) -> mismatch.Side:
     )
 
 
-def environment(task: TaskSpec, model: Model, started: str, minutes: float) -> dict[str, Any]:
+def environment(
+    task: TaskSpec, model: Model, started: str, minutes: float, world: World = ALONE
+) -> dict[str, Any]:
     """environment.json: what ran where, with which versions, seeds, weights and kernel."""
     t, config = task.train, model.config
     word = device.number_format(t.dtype, model.device, t.force_dtype)
@@ -190,6 +193,7 @@ def environment(task: TaskSpec, model: Model, started: str, minutes: float) -> d
         "minibert": __version__,
         "python": sys.version.split()[0],
         **device.describe(model.device),
+        **world.facts(),
         "dtype": word,  # of training
         "numbers": ". ".join(
             filter(None, (device.said(word, model.device), device.caution(word, model.device)))

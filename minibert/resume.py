@@ -30,9 +30,10 @@ from torch import Tensor
 from . import system
 from .errors import ConfigError, EnvironmentProblem, WeightsError
 from .model import Model
+from .processes import ALONE, World
 from .progress import say
 from .spec import TaskSpec
-from .standing import Course, Reached
+from .standing import FILES, Course, Reached
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +49,7 @@ FREE = (
     "keep",
     "device",
     "trackers",
+    "parallel",
 )  # of [train]: may differ in what goes on
 
 Tensors = dict[str, dict[str, Tensor]]
@@ -161,6 +163,7 @@ class Checkpoints:
     version    minibert's
     made_of    the splits and the model that it began with
     resumed    facts of a good checkpoint, where the run goes on
+    world      the processes of the run, of which the first writes
     """
 
     folder: Path
@@ -173,6 +176,7 @@ class Checkpoints:
     begun: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
     known: dict[Path, Saved | None] = field(default_factory=dict)
+    world: World = ALONE
 
     @functools.cached_property
     def identity(self) -> dict[str, str]:
@@ -192,14 +196,20 @@ class Checkpoints:
 
     def save(self, course: Course) -> None:
         """Save where a training is, and let older ones go. A full disk is told; it doesn't end the run."""
+        tensors = course.tensors()  # of several processes all take part
+        if not self.world.first:
+            self.saved = time.monotonic()
+            return
         facts = self.facts(course.fold) | {"course": course.facts()}
         path = self.folder / f"{STEP}{course.state.step:08}"
-        if self.write(path, course.tensors(), facts):
+        if self.write(path, tensors, facts):
             older = [p for p in self.paths(STEP) if p.name <= path.name]
             self.remove(p for p in self.paths(STEP) if p not in older[: self.task.train.keep])
 
     def finish(self, fold: int, test: np.ndarray, reached: Reached) -> None:
         """Save what a finished fold came to; its steps are needed no more."""
+        if not self.world.first:
+            return
         facts = self.facts(fold) | {"reached": asdict(reached)}
         if self.write(self.folder / f"{FOLD}{fold:04}", {"test": {"test": torch.tensor(test)}}, facts):
             self.remove(self.paths(STEP))
@@ -207,6 +217,7 @@ class Checkpoints:
     def facts(self, fold: int) -> dict[str, Any]:
         """What every checkpoint says of its run."""
         made = {"minibert": self.version, "torch": torch.__version__, "device": str(self.made_of[1].device)}
+        made |= {name: str(word) for name, word in self.world.facts().items() if name != "backend"}
         run = {"spec": self.task.table(), "identity": self.identity, "started": self.started}
         return {"fold": fold, **run, "seconds": self.seconds, "made": made}
 
@@ -254,7 +265,7 @@ class Checkpoints:
         found = (self.good(path) for path in self.paths(STEP))
         saved = next((one for one in found if one and one.facts["fold"] == course.fold), None)
         if saved:
-            course.restore(saved.facts["course"], saved.tensors(*course.tensors()))
+            course.restore(saved.facts["course"], saved.tensors(*FILES))
 
     def fold(self, number: int) -> Saved | None:
         """What a finished fold came to."""
@@ -264,7 +275,7 @@ class Checkpoints:
 
     def resume(self) -> None:
         """Go on with the run that is here. ConfigError where there is nothing, or where its spec is another."""
-        for rest in self.folder.glob(".*"):
+        for rest in self.folder.glob(".*") if self.world.first else ():
             shutil.rmtree(rest, ignore_errors=True)
         paths = [*self.paths(STEP), *self.paths(FOLD)]
         found = next((one for one in map(self.good, paths) if one), None)
@@ -292,7 +303,7 @@ class Checkpoints:
                 "Put it back as it was, or begin again with --overwrite.",
             )
         for name, word in self.facts(0)["made"].items():
-            then = self.resumed["made"].get(name)
+            then = self.resumed["made"].get(name, word)
             if word != then:
                 say(f"{name} was {then} and is now {word}: the rest may differ in the last digits")
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import __version__, baseline, catalogue, data, device, report, spec, system
+from . import __version__, baseline, catalogue, data, device, processes, report, spec, system
 from .data import Splits
 from .errors import ConfigError, MiniBertError, TrainingError
 from .fit import Fitted, fit, new_model, predict_test, weights_of
-from .folder import CHECKPOINTS, MODEL, RunFolder, alone, check_folder, check_unfinished
+from .folder import CHECKPOINTS, MODEL, Onlooker, RunFolder, alone, check_folder, check_unfinished
 from .kinds import KINDS
 from .metrics import HIGHER_IS_BETTER
 from .model import Model
@@ -34,7 +34,10 @@ from .trackers import Trackers
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a run ended: its folder, status.json's word, the exit code, and metrics.json's table."""
+    """Where a run ended: its folder, status.json's word, the exit code, and metrics.json's table.
+
+    Of several processes only the first one knows; the others say that they have "helped".
+    """
 
     folder: Path
     status: str
@@ -74,34 +77,46 @@ def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False, resume: boo
     status.json then says why.
 
     The data and the weights are looked at before the folder is made, so that bad input leaves nothing.
+    Of several processes, as torchrun starts them, each comes here, and the first one writes.
     """
     if resume and overwrite:
         raise ConfigError("a run is either resumed or overwritten, not both")
     task, out = task.absolute({*catalogue.weights(), *catalogue.data_sets()}), Path(out).absolute()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     checkpoints = Checkpoints(out / CHECKPOINTS, task, started, __version__)
-    with system.Stop() as stop, device.float32_as("float32"), contextlib.ExitStack() as held:
+    with (
+        system.Stop() as stop,
+        device.float32_as("float32"),
+        processes.joined(task.train.parallel, task.train.device) as world,
+        contextlib.ExitStack() as held,
+    ):
+        checkpoints.world = world
         try:
             with stop.at_once():
-                if resume:
+                if resume and world.first:
                     check_unfinished(out)
                     held.enter_context(alone(out))
-                    checkpoints.resume()
-                else:
+                elif world.first:
                     check_out(task, out, overwrite)
+                world.wait()
+                if resume:
+                    checkpoints.resume()
                 splits, first, encoded = look_ahead(task)
                 checkpoints.made_of = splits, first
                 if resume:
                     checkpoints.check()
-                else:
+                elif world.first:
                     held.enter_context(alone(out))
+                world.wait()
         except system.Interrupted as signal:
             say(f"stopped on {signal} before training began; nothing was written")
+            world.tell(signal)
             return Outcome(out, "stopped", 75, {})
-        folder = RunFolder(out, overwrite, resume)
-        folder.listeners.append(held.enter_context(Trackers(task.train.trackers, out)).event)
+        folder = RunFolder(out, overwrite, resume) if world.first else Onlooker(out)
+        if world.first:
+            folder.listeners.append(held.enter_context(Trackers(task.train.trackers, out)).event)
         try:
-            system.write_text(folder.path / "spec.toml", task.to_toml())
+            folder.text("spec.toml", task.to_toml())
             return carry_out(task, splits, (first, encoded), folder, stop, checkpoints)
         except MiniBertError as problem:
             diverged = isinstance(problem, TrainingError)
@@ -168,7 +183,8 @@ def carry_out(
     checkpoints: Checkpoints,
 ) -> Outcome:
     """Everything that writes into the run's folder. `ready`: model and token ids of the first split."""
-    fits, others = [], []
+    fits, others, world = [], [], checkpoints.world
+    agreed = world.agreed(stop)
     for number, one in enumerate(splits):
         fold = number + 1 if len(splits) > 1 else 0
         own = ready if number == 0 else None
@@ -176,16 +192,21 @@ def carry_out(
         if saved:
             fits.append(taken_up(one, saved, own or (ready[0], encode_all(task, ready[0], one))))
         else:
-            fits.append(learned(task, one, own, folder, stop, checkpoints, fold))
-        if not stop.requested:
-            others.append(fit_baseline(task, one))
-        if stop.requested:
-            break
+            fits.append(learned(task, one, own, folder, agreed, checkpoints, fold))
+        if agreed.requested:
+            outcome = stopped(fits, folder, agreed, checkpoints)
+            world.wait()  # torchrun ends those that are left when one has ended
+            return outcome
         if fold and not saved:
             checkpoints.finish(fold, fits[-1].test, fits[-1].reached)
+            fits[-1].course = None
         if number:
             fits[-1].forget()
-        fits[-1].course = None
+    if not world.first:
+        return Outcome(folder.path, "helped", 0, {})
+    for one in splits:
+        if not stop.requested:
+            others.append(fit_baseline(task, one))
     if stop.requested:
         return stopped(fits, folder, stop, checkpoints)
     first_fit = fits[0]
@@ -193,7 +214,7 @@ def carry_out(
     folder.json("data.json", describe_data(task, first_fit, splits))
     folder.json(
         "environment.json",
-        environment(task, first_fit.model, checkpoints.started, checkpoints.seconds / 60),
+        environment(task, first_fit.model, checkpoints.started, checkpoints.seconds / 60, world),
     )
     summary = {
         "best_epoch": first_fit.best_epoch,
@@ -222,7 +243,7 @@ def learned(
         ready = model, encode_all(task, model, splits)
     fitted = fit(task, splits, *ready, folder, stop, checkpoints, fold)
     if fold <= 1:  # at once: whatever comes from here on, the model is there
-        fitted.model.save(folder.path / MODEL, overwrite=True)
+        fitted.save(folder)
     if not stop.requested:
         predict_test(fitted, stop)
     return fitted

@@ -141,6 +141,8 @@ class Train:
     keep: int = key(2, "so many of these checkpoints, the newest, while the run lasts; then none", low=1)
     trackers: tuple[str, ...] = key((), "who is told every number beside history.jsonl: 'tensorboard' (its extra)",
                                     choices=("tensorboard",))  # fmt: skip
+    parallel: str = key("ddp", "of several processes, as torchrun starts them: each holds the whole model, or (fsdp) a share of it",
+                        choices=("ddp", "fsdp"))  # fmt: skip
     device: str = key("auto", "auto, cpu, cuda, cuda:1, mps")
     dtype: str = key("auto", "auto, float32, tf32, bfloat16, float16, float64; auto: what the card is fastest in, float32 on a processor",
                      choices=("auto", "float32", "tf32", "bfloat16", "float16", "float64"))  # fmt: skip

@@ -13,7 +13,10 @@ from torch import Tensor
 from . import optim
 from .errors import WeightsError
 from .model import Model
+from .processes import ALONE, World
 from .train import Plan, State
+
+FILES = ("model", "optimizer", "best")
 
 
 @dataclass
@@ -58,11 +61,12 @@ class Course:
     state: State
     best: Best
     reached: Reached = field(default_factory=Reached)
+    world: World = ALONE
 
     @classmethod
-    def new(cls, model: Model, plan: Plan, fold: int) -> Course:
+    def new(cls, model: Model, plan: Plan, fold: int, world: World = ALONE) -> Course:
         """Before the first step."""
-        return cls(model, plan, fold, State.new(model, plan), Best(model))
+        return cls(model, plan, fold, State.new(model, plan), Best(model), world=world)
 
     def holds(self, event: dict[str, Any]) -> bool:
         """Whether an event of history.jsonl is no later than this; those of other folds are not asked about."""
@@ -78,12 +82,13 @@ class Course:
         return {"step": self.state.step, "budget": self.state.budget, **scaler, **asdict(self.reached)}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Its tensors, by file: weights, moments, and the best epoch's weights once there is one."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": optim.moments(self.model, self.state.optimizer),
-            "best": self.best.state or {},
-        }
+        """Its tensors, by file: weights, moments, and the best epoch's weights once there is one.
+
+        Of several processes that hold shares all must ask; the first gets the tensors.
+        """
+        moments = optim.moments(self.model, self.state.optimizer)
+        found = dict(zip(FILES, (self.model.state_dict(), moments, self.best.state or {})))
+        return {name: self.world.whole(some) for name, some in found.items()}
 
     def restore(self, facts: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> None:
         """Put back what `facts` and `tensors` gave. WeightsError where they are another model's."""
@@ -91,14 +96,21 @@ class Course:
             self.state.step, self.state.budget = facts["step"], facts["budget"]
             if self.state.scaler and "scaler" in facts:  # begun on another device, it may have had none
                 self.state.scaler.restore(facts["scaler"])
-            own = ("step", "budget", "scaler")
-            self.reached = Reached(**{k: v for k, v in facts.items() if k not in own})
-            self.model.load_state_dict(tensors["model"])
-            optim.set_moments(self.model, self.state.optimizer, tensors["optimizer"])
+            others = ("step", "budget", "scaler")
+            self.reached = Reached(**{k: v for k, v in facts.items() if k not in others})
+            part, now = self.world.part, self.model.state_dict()
+            own = dict(self.model.named_parameters())
+            moments = optim.renamed(self.model, tensors["optimizer"])
+            self.model.load_state_dict({k: part(t, now.get(k)) for k, t in tensors["model"].items()})
+            optim.set_moments(
+                self.model,
+                self.state.optimizer,
+                {k: part(t, own.get(k.partition(".")[2])) for k, t in moments.items()},
+            )
             if tensors["best"]:
                 self.best.take()
                 for name, kept in self.best.state.items():
-                    kept.copy_(tensors["best"][name])
+                    kept.copy_(part(tensors["best"][name], kept))
         except (KeyError, TypeError, RuntimeError) as problem:
             raise WeightsError(
                 f"the checkpoint does not fit this version of minibert: {problem}",

@@ -107,6 +107,15 @@ def write_text(path: Path | str, text: str) -> None:
         part.write_text(text, encoding="utf-8", newline="\n")
 
 
+def processes() -> tuple[int, int]:
+    """Which process this is and how many there are, as torchrun tells it; (0, 1) without."""
+    rank, size, place = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
+    return (int(rank), int(size)) if rank.isdecimal() and size.isdecimal() and place else (0, 1)
+
+
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # that ask for a stop
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal that came where there is nothing to save yet; its text is the signal's name."""
 
@@ -126,7 +135,7 @@ class Stop:
         import signal
 
         self._old = {}
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        for name in SIGNALS:
             number = getattr(signal, name, None)
             with contextlib.suppress(ValueError, OSError, TypeError):
                 if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a job behind "&": so it was wanted
@@ -142,6 +151,10 @@ class Stop:
         finally:
             self.raises = False
 
+    def meet(self, flag: bool = False) -> bool:
+        """A single process meets nobody, and knows at any time what it was asked for."""
+        return flag
+
     def _handle(self, number: int, frame: object) -> None:
         import signal
 
@@ -150,6 +163,8 @@ class Stop:
         self.requested = signal.Signals(number).name
         if self.raises:
             raise Interrupted(self.requested)
+        if processes()[0] > 0:  # the first one says it
+            return
         with contextlib.suppress(OSError):  # no print: it may be what was interrupted
             os.write(
                 2, b"\nstopping at the next step, to save what was reached; a second time ends at once\n"

@@ -30,7 +30,6 @@ import torch
 from torch import Tensor, nn
 
 from . import device, optim
-from .batch import by_tokens
 from .errors import OutOfMemory, TrainingError
 from .processes import ALONE, World
 
@@ -129,7 +128,7 @@ READ_EVERY = 10  # steps on a card before its numbers are read
 
 Prepare = Callable[[list[int], tuple[int, int]], tuple[Any, ...]]
 LossOf = Callable[..., tuple[Tensor, Tensor]]
-Ready = list[tuple[Any, ...]]  # a step's micro-batches
+Ready = list[tuple[bool, tuple[Any, ...]]]  # a step's micro-batches, and whether each counts
 
 
 def as_they_are(places: list[int], key: tuple[int, int]) -> tuple[Any, ...]:
@@ -254,17 +253,21 @@ class Ahead:
 
     def make(self, number: int, budget: int) -> Ready:
         """The micro-batches of a step: a pure function of the lengths."""
-        places = self.plan.places(number)
-        mine = [places[i] for i in self.world.share([int(self.lengths[p]) for p in places])]
-        return micro_batches(self.prepare, mine, self.lengths, budget, (self.plan.dropout_seed, number))
+        places, key = self.plan.places(number), (self.plan.dropout_seed, number)
+        return micro_batches(self.prepare, places, self.lengths, budget, key, self.world)
 
 
 def micro_batches(
-    prepare: Prepare, places: Sequence[int], lengths: Sequence[int], budget: int, key: tuple[int, int]
+    prepare: Prepare,
+    places: Sequence[int],
+    lengths: Sequence[int],
+    budget: int,
+    key: tuple[int, int],
+    world: World = ALONE,
 ) -> Ready:
-    """Some texts of the step `key`, made ready in groups of at most `budget` tokens."""
-    groups = by_tokens([int(lengths[place]) for place in places], budget)
-    return [prepare([places[i] for i in group], key) for group in groups]
+    """What of some texts of the step `key` a process does: groups of at most `budget` tokens, made ready."""
+    groups = world.groups([int(lengths[place]) for place in places], budget)
+    return [(counts, prepare([places[i] for i in group], key)) for group, counts in groups]
 
 
 def whole_step(
@@ -295,10 +298,12 @@ def accumulate(
 ) -> tuple[Tensor, Tensor]:
     """Loss and count summed over the micro-batches of a step, and over all processes."""
     sums = []
-    for part, arguments in enumerate(ready):
-        device.seed(seed, number, part)
+    for part, (counts, arguments) in enumerate(ready):
+        device.seed(seed, number, part * world.size + world.rank)
         with world.summing(last=part == len(ready) - 1):
             total, count = loss_of(*arguments)
+            if not counts:  # computed for company
+                total, count = total * 0, count * 0
             (total if scaler is None else total * scaler.scale).backward()
         sums.append(torch.stack([total.detach(), count.detach().to(total)]))
     total, count = world.sum(torch.stack(sums).sum(0))
