@@ -388,7 +388,7 @@ def test_a_stop_that_comes_as_a_run_ends_ends_the_series(seeded, tmp_path, monke
 @POSIX
 def test_a_stop_before_the_first_run_leaves_nothing(seeded, tmp_path, monkeypatch, capsys):
     one, _ = seeded
-    monkeypatch.setattr(several, "look_ahead", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(several.checks, "look_ahead", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     outcome = several.sweep(planned(one, 3), tmp_path / "out")
     assert (outcome.exit_code, (tmp_path / "out").exists()) == (75, False)
     assert "nothing was written" in capsys.readouterr().err
