@@ -521,6 +521,13 @@ def test_a_second_process_is_refused(seeded, tmp_path):
     assert not list((tmp_path / "out").glob("*seed*"))
 
 
+def test_several_processes_are_refused(weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="without torchrun"):
+        several.sweep(planned(short(tmp_path, weights), 2), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_missing_tracker_is_told_before_anything(weights, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(EnvironmentProblem, match="tensorboard"):

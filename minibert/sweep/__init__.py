@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import gc
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ def sweep(plan: Plan, out: Path | str, *, overwrite: bool = False, resume: bool 
     """
     if resume and overwrite:
         raise ConfigError("runs are either resumed or overwritten, not both")
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise ConfigError(
+            "several runs, each in several processes, are not one command's work",
+            "Start it without torchrun, or each run by itself: --set train.seed=1 --out runs/NAME/seed-1.",
+        )
     out = Path(out).absolute()
     with system.Stop() as stop, contextlib.ExitStack() as held:
         try:
