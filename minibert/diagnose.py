@@ -17,8 +17,10 @@ from statistics import NormalDist, fmean, median, stdev
 from typing import Any, NamedTuple
 
 from .kinds import ENTITY, KINDS, has_entities
+from .metrics import better
 from .report.read import Run
 from .report.words import METRIC, chosen_by, count, number, percent
+from .spec import default_metric
 
 # --- thresholds -----------------------------------------------------------------------------------
 
@@ -175,16 +177,25 @@ def overfits(run: Run) -> list[Finding] | str:
     if risen < least or before is None or after is None or after >= before:
         return []
     kept = max((one["epoch"] for one in epochs if one.get("best")), default=None)
-    by = "loss" if (chosen := chosen_by(run)) == "loss" else METRIC[chosen][0]
+    chosen, labels = chosen_by(run), run.metrics.get("labels") or ()
+    name = default_metric(run.kind, labels) if chosen == "loss" else chosen
+    title, scores = METRIC[name][0], [one.get(name) for one in (lowest, epochs[-1])]
+    gained = better(name, scores[1], scores[0])
     return [
         Finding(
             "overfits",
             f"Validation loss was lowest in epoch {lowest['epoch']}, {number(lowest['loss'])}, and rose to "
             f"{number(epochs[-1]['loss'])} in epoch {epochs[-1]['epoch']}, while the training loss fell on from "
-            f"{number(before)} to {number(after)}: the texts are learned by heart."
-            + (f" The weights kept are those of epoch {kept}, by {by}." if kept else ""),
-            f"[train] epochs = {lowest['epoch']} or patience = 2 saves the rest. More texts help most; then more "
-            "[model] dropout, or less that learns: freeze_layers, lora_rank.",
+            f"{number(before)} to {number(after)}: texts are learned by heart. {title} on validation went from "
+            f"{number(scores[0])} to {number(scores[1])}."
+            + (f" Kept is epoch {kept}, by {'loss' if chosen == 'loss' else title}." if kept else ""),
+            (
+                "Answers still got better, but the network is too sure of them: [train] metric says which of the two "
+                "chooses the epoch."
+                if gained
+                else f"[train] epochs = {lowest['epoch']}, or patience = 2, saves the rest."
+            )
+            + " More texts help most; then more [model] dropout, or less that learns: freeze_layers, lora_rank.",
         )
     ]
 

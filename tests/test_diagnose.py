@@ -224,8 +224,12 @@ RISING = [0.9, 0.5, 0.4, 0.45, 0.52, 0.6]
 def test_validation_rises_while_training_falls():
     one = found(made(validation=RISING, evaluations__2__best=True, evaluations__5__best=False), "overfits")
     assert "lowest in epoch 3, 0.400, and rose to 0.600 in epoch 6" in one.sentence
-    assert "The weights kept are those of epoch 3, by Accuracy." in one.sentence
-    assert "epochs = 3 or patience = 2" in one.advice
+    assert "Accuracy on validation went from 0.900 to 0.900. Kept is epoch 3, by Accuracy." in one.sentence
+    assert "epochs = 3, or patience = 2, saves the rest" in one.advice
+    by_loss = {"train": {"metric": "loss"}, "evaluations__2__macro_f1": 0.8, "evaluations__5__macro_f1": 0.85}
+    one = found(made(validation=RISING, **by_loss), "overfits")
+    assert "Macro F1 on validation went from 0.800 to 0.850. Kept is epoch 6, by loss." in one.sentence
+    assert "too sure" in one.advice and "saves the rest" not in one.advice
 
 
 @pytest.mark.parametrize(

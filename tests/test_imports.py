@@ -74,7 +74,7 @@ HOUSE = {
     "report": "errors metrics spec system counts kinds",
     "nonfinite": "",
     "mismatch": "",
-    "diagnose": "report kinds",
+    "diagnose": "report kinds metrics spec",
     "scratch": "baseline catalogue config data errors families metrics names spec tokenize",
 }
 # Where everything meets: these may import anything above, and none above may import them.
