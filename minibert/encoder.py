@@ -77,18 +77,21 @@ class SelfAttention(nn.Module):
         self.distance = (distance,) if distance else ()  # in a tuple, because it is the encoder's parameter
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """(N, D) -> (N, D). The only place where tokens meet."""
+        """(N, D) -> (N, D)."""
         q, k, v = (project(hidden).unflatten(-1, (self.num_heads, self.head_width))
                    for project in (self.query, self.key, self.value))  # each (N, H, K)  # fmt: skip
+        return self.out(self.meet(q, k, v, layout).flatten(1))  # (N, D)
+
+    def meet(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+        """(N, H, K) x 3 -> (N, H, K). The only place where tokens meet."""
         if self.rotary:
             q, k = rotate(q, layout, self.rotary), rotate(k, layout, self.rotary)
         # Functional kernels don't know train from eval: this line is the only one that tells them.
         dropout = kernels.Dropout(self.probs_dropout, (*layout.key, layout.layer)) if self.drops else None
-        context = kernels.attend(
+        return kernels.attend(
             self.kernel, q, k, v, layout, scale=self.head_width**-0.5,
             dropout=dropout, window=self.window, bias=self.bias(layout),
         )  # (N, H, K)  # fmt: skip
-        return self.out(context.flatten(1))  # (N, D)
 
     def bias(self, layout: Layout) -> Tensor | None:
         """(H, 2T - 1) by distance, or None."""

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 
-from . import answers, data, device, flops, lora, metrics, nonfinite, spec, system, wordrows
+from . import answers, compiled, data, device, flops, lora, metrics, nonfinite, spec, system, wordrows
 from .data import Part, Splits
 from .errors import ConfigError, TrainingError
 from .folder import MODEL, RunFolder
@@ -122,7 +122,8 @@ PREPARED = {"regression": standardised, "multilabel": from_shares}
 
 
 def set_apart(task: TaskSpec, model: Model) -> None:
-    """What of the encoder learns: all of it, the blocks above `freeze_layers`, or corrections of low rank."""
+    """What of the encoder learns: all of it, the blocks above `freeze_layers`, or corrections of low rank; and
+    how it is computed: compiled, or some of it twice."""
     t, encoder = task.train, model.encoder
     if t.freeze_layers > len(encoder.layers):
         raise ConfigError(
@@ -133,6 +134,7 @@ def set_apart(task: TaskSpec, model: Model) -> None:
             part.requires_grad_(False)
     if t.lora_rank:
         lora.add(encoder, t.lora_rank, t.lora_alpha, seed=t.seeds["head"])
+    compiled.compile_blocks(encoder, t.compile, model.device.type, t.recompute)
     if t.recompute:
         recompute(encoder)
 
@@ -176,7 +178,12 @@ def fit(
         return nonfinite.search(model, again, places) if world.size == 1 else None
 
     try:
-        with Bar(name, plan.steps, "steps") as bar, rows_named(splits.train, search), device.float32_as(word):
+        with (
+            Bar(name, plan.steps, "steps") as bar,
+            rows_named(splits.train, search),
+            device.float32_as(word),
+            compiled.problems_named(task.train.compile),
+        ):
             bar.line(
                 f"{name}: {len(splits.train):,} texts to learn from, {len(splits.validation):,} to choose the epoch, "
                 f"{len(splits.test):,} to test; {plan.steps:,} steps on {model.device}"
@@ -217,7 +224,8 @@ def learner_of(
         wordrows.set_apart(model.encoder.embeddings, set().union(*encoded.ids))
     wanted = answers.wanted(task.task.kind, splits.train.targets, splits.labels)
     _, autocast = device.precision(task.train.dtype, model.device, task.train.force_dtype)
-    return Learner(model, encoded, wanted, weights_of(task, splits), autocast)
+    sized = task.train.tokens_per_microbatch if task.train.compile == "reduce-overhead" else 0
+    return Learner(model, encoded, wanted, weights_of(task, splits), autocast, sized)
 
 
 def number_format(task: TaskSpec, model: Model) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from . import device
 from .batch import PackedBatch
+from .compiled import size
 from .model import Model
 from .tokenize import Encoded
 
@@ -23,6 +24,7 @@ class Learner(nn.Module):
     targets   (n,) or (n, C), or n lists of words' tags
     weights   (C,) of the labels, or None
     dtype     of autocast, or None
+    sized     tokens of a micro-batch, whose packs are then filled to one of few sizes; 0: as long as they are
     """
 
     def __init__(
@@ -32,10 +34,11 @@ class Learner(nn.Module):
         targets: np.ndarray,
         weights: np.ndarray | None = None,
         dtype: torch.dtype | None = None,
+        sized: int = 0,
     ):
         super().__init__()
         self.model, self.encoded, self.targets, self.dtype = model, encoded, targets, dtype
-        self.number = model.head.out.weight.dtype
+        self.number, self.sized = model.head.out.weight.dtype, sized
         shares = (
             torch.tensor(weights, device=model.device, dtype=self.number) if weights is not None else None
         )
@@ -47,7 +50,10 @@ class Learner(nn.Module):
         wanted = torch.tensor(
             np.concatenate(wanted) if wanted.dtype == object else wanted
         )  # of words: (words,)
-        batch = self.model.pack(self.encoded, places, key)
+        tokens = int(self.encoded.lengths[places].sum())
+        batch = self.model.pack(
+            self.encoded, places, key, fill_to=size(tokens, self.sized) if self.sized else None
+        )
         return places, device.pinned(batch, self.model.device), device.pinned(wanted, self.model.device)
 
     def forward(self, places: list[int], batch: PackedBatch, wanted: Tensor) -> tuple[Tensor, Tensor]:

@@ -123,7 +123,14 @@ class Model(nn.Module):
         found = self.tokenize(texts, pairs)
         return self.pack(found, range(len(found)))
 
-    def pack(self, encoded: Encoded, places: Sequence[int], key: tuple[int, int] = (0, 0)) -> PackedBatch:
+    def pack(
+        self,
+        encoded: Encoded,
+        places: Sequence[int],
+        key: tuple[int, int] = (0, 0),
+        *,
+        fill_to: int | None = None,
+    ) -> PackedBatch:
         """The pieces of some of the encoded texts as one batch; rows are the texts' places."""
         spans = [(i, p) for i in places for p in range(encoded.pieces[i], encoded.pieces[i + 1])]
         segments = [encoded.segments[p] for _, p in spans] if self.config.num_segments > 1 else None
@@ -131,6 +138,7 @@ class Model(nn.Module):
             [encoded.ids[p] for _, p in spans],
             segments,
             rows=[i for i, _ in spans],
+            fill_to=fill_to,
             fill_id=self.config.pad_id,
             key=key,
         )

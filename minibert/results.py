@@ -200,6 +200,7 @@ def environment(
         ),
         "evaluation_dtype": str(number).removeprefix("torch."),
         "kernel": chosen.name,
+        "compile": t.compile,
         "kernel_why": kernel_why(task.model.kernel, chosen.name, wish),
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
         "seeds": {**task.train.seeds, "bootstrap": task.train.seed},

@@ -43,6 +43,7 @@ HOUSE = {
     "processes": "batch device errors progress system",
     "optim": "errors processes wordrows",
     "kernels": "batch device errors progress system",
+    "compiled": "batch errors",
     "variants": "batch config",
     "dropout": "batch kernels",
     "trace": "batch errors kernels variants",
@@ -61,7 +62,7 @@ HOUSE = {
     "model": "align answers batch checkpoint config device encoder errors kinds pooling saving tokenize trace",
     "loading": "catalogue checkpoint config device encoder errors families folder heads model pooling saving sentence tokenize",
     "train": "device errors optim processes",
-    "learner": "batch device model tokenize",
+    "learner": "batch compiled device model tokenize",
     "standing": "errors model optim processes train",
     "resume": "standing errors model processes progress spec system",
     "masking": "errors tokenize",
@@ -82,7 +83,7 @@ MEETING = {"__init__", "__main__", "cli", "fit", "predict", "results", "run", "s
 
 # A package from elsewhere -> the units that may import it. Not listed: nobody may.
 ELSEWHERE = {
-    "torch": "batch kernels dropout variants pooling sentence saving loading trace encoder heads processes wordrows optim lora recompute oracle device train learner pretrain ask safefile checkpoint model verify fit standing resume speed nonfinite",
+    "torch": "batch compiled kernels dropout variants pooling sentence saving loading trace encoder heads processes wordrows optim lora recompute oracle device train learner pretrain ask safefile checkpoint model verify fit standing resume speed nonfinite",
     "numpy": "metrics train learner masking pretrain tokenize align model data baseline fit predict results scratch answers counts taggers mismatch",
     "pandas": "data predict results",
     "sklearn": "baseline taggers",

@@ -144,6 +144,45 @@ def test_why_a_card_trains_by_this_kernel(monkeypatch):
     assert kernel_why("sdpa", "sdpa", wish) == "asked for; [model] attention_dropout = 0 would take varlen"
 
 
+@pytest.mark.slow
+def test_a_compiled_run_learns_the_same(weights, tmp_path):
+    """Without dropout, every step's loss within rounding; with a filled pack, too; the report says so."""
+    still = {"dropout": 0.0, "attention_dropout": 0.0}
+    losses = {}
+    for way in ("none", "default"):
+        one = task(tmp_path, weights, model=still, train={"epochs": 3, "device": "cpu", "compile": way})
+        run(one, tmp_path / way)
+        assert read(tmp_path / way, "environment.json")["compile"] == way
+        lines = (tmp_path / way / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        losses[way] = [x["loss"] for x in map(json.loads, lines) if x["event"] == "step"]
+    assert losses["default"] == pytest.approx(losses["none"], rel=1e-5) and len(losses["none"]) == 27
+
+
+def test_cuda_graphs_are_refused_without_a_card(weights, tmp_path):
+    one = task(tmp_path, weights, train={"compile": "reduce-overhead", "device": "cpu"})
+    with pytest.raises(ConfigError, match="CUDA graphs need a CUDA card"):
+        run(one, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_filled_pack_is_learnt_as_any_other(weights, tmp_path):
+    """What CUDA graphs need, on a processor: packs of few sizes, the same loss, the same gradients."""
+    from minibert.learner import Learner
+
+    found = []
+    for sized in (0, 64):
+        model = minibert.load(weights, head="classification", labels=("a", "b"), device="cpu", dropout=0.0,
+                              attention_dropout=0.0)  # fmt: skip
+        encoded = model.read([text for text, _, _ in texts(12, 3)])
+        learner = Learner(model.train(), encoded, np.arange(12) % 2, sized=sized)
+        _, batch, _ = ready = learner.prepare([3, 1, 7, 8], (0, 0))
+        assert len(batch) == 4 and (len(batch.token_ids) % 8 == 0 or not sized)
+        total, count = learner(*ready)
+        total.backward()
+        found.append([total.detach(), count, *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(*found, strict=True))
+
+
 def test_what_a_step_took_of_a_card(monkeypatch):
     """Memory, and arithmetic by the formula over time and the published peak; no share where some weights rest."""
     from minibert import device, fit, flops

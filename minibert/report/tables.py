@@ -195,6 +195,7 @@ MACHINE = (
     ("numbers", "Trained in"),
     ("kernel", "Attention kernel"),
     ("kernel_why", "Why this one"),
+    ("compile", "Compiled"),
     ("platform", "System"),
     ("python", "Python"),
     ("minibert", "minibert"),
