@@ -4,7 +4,7 @@ In:  hidden (N, D).   Out: (N, D), in training a share of it 0 and the rest larg
 
 What is dropped is a pure function of (seed, step, layer, place, the text's row, position, column): alike in
 any pack, micro-batch and process, and drawn again by the backward pass, which keeps no mask. torch draws such
-masks one number after the other on a CPU, a tenth of a training step. On other devices torch's generator draws.
+masks one number after the other on a CPU, a tenth of a training step. On other devices, and where blocks are compiled, torch's generator draws.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Dropout(nn.Dropout):
         """(N, D) -> (N, D)."""
         if not (self.training and self.p > 0):
             return hidden
-        if hidden.device.type != "cpu":
+        if hidden.device.type != "cpu" or torch.compiler.is_compiling():
             return F.dropout(hidden, self.p)
         key = (*layout.key, -1 - (3 * layout.layer + self.place))
         return Dropped.apply(hidden, layout, kernels.Dropout(self.p, key))
