@@ -173,7 +173,7 @@ def fit(
 
         def again(some: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
             ready = micro_batches(learner.prepare, some, learner.encoded.lengths, course.state.budget, key)
-            return accumulate(learner, ready, *key, ALONE)
+            return accumulate(learner, ready, *key, ALONE, course.state.scaler)
 
         return nonfinite.search(model, again, places) if world.size == 1 else None
 

@@ -61,6 +61,8 @@ class RunFolder:
     """The folder of one run. Made new, with `overwrite` cleared of an earlier run's own files, or with `resume`
     that run's own again."""
 
+    ours = True  # whether this process writes it
+
     def __init__(self, path: Path | str, overwrite: bool = False, resume: bool = False):
         self.path = Path(path).absolute()
         self.history = self.path / "history.jsonl"
@@ -140,6 +142,8 @@ def remove(paths: Iterable[Path]) -> None:
 
 class Onlooker(RunFolder):
     """A run folder that another process writes."""
+
+    ours = False
 
     def __init__(self, path: Path | str):
         self.path = Path(path).absolute()

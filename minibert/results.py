@@ -151,6 +151,8 @@ def describe_data(task: TaskSpec, fitted: Fitted, splits: list[Splits]) -> dict[
 
 def write_up(folder: RunFolder, fitted: Fitted | None = None) -> None:
     """diagnosis.json and report.html, from what the folder holds. `fitted`: for a closer look at its parts."""
+    if not folder.ours:
+        return
     found = diagnose.look(read_run(folder.path))
     if fitted and found.has("test_below"):
         unlike = mismatch.differences(*(side(fitted, name) for name in ("validation", "test")))
