@@ -353,7 +353,7 @@ def never_predicted(run: Run) -> list[Finding] | str | None:
             "never_predicted",
             f"{count(len(gone), 'class', 'classes')} of {len(classes)} {'is' if len(gone) == 1 else 'are'} never "
             f"predicted: {shown}.",
-            "More training texts of it help most; then more epochs. " + RARE[run.kind],
+            "More training texts that have it help most; then more epochs. " + RARE[run.kind],
         )
     ]
 
