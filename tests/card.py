@@ -12,6 +12,7 @@ imported, so in a process of its own.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import functools
@@ -131,6 +132,12 @@ def plug_in(library: Path | str) -> type:
         def data_ptr(self):
             return self.held.data_ptr()
 
+        def storage(self):
+            return self.held.storage()
+
+        def untyped_storage(self):
+            return self.held.untyped_storage()
+
         def tolist(self):
             return self.cpu().tolist()
 
@@ -139,6 +146,7 @@ def plug_in(library: Path | str) -> type:
             return compute(func, args, kwargs or {})
 
     events: list[str] = []
+    copies = collections.Counter()
 
     def on_card(x):
         return isinstance(x, OnCard)
@@ -162,6 +170,7 @@ def plug_in(library: Path | str) -> type:
             blocking = not (args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
         there = torch.device(goal).type == "cuda"
         if there and not on_card(source):
+            copies["pinned" if source.is_pinned() else "pageable"] += 1
             if blocking:
                 events.append(f"blocking copy to the card of {tuple(source.shape)}")
             elif source.numel() * source.element_size() > 2**16 and not source.is_pinned():
@@ -239,6 +248,7 @@ def plug_in(library: Path | str) -> type:
         """Inside, `cuda` is the card.
 
         events       what the host waited for, since they were last cleared
+        copies       how many came to it from pinned memory, and from other
         attentions   what torch's attention was asked: q's shape and type, and "varlen", "mask" or ""
         """
 
@@ -246,7 +256,7 @@ def plug_in(library: Path | str) -> type:
 
         def __init__(self):
             super().__init__()
-            self.events, self.attentions = events, attentions
+            self.events, self.attentions, self.copies = events, attentions, copies
 
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             with self:  # in inference mode what is made of other operations comes here whole
