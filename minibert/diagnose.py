@@ -177,6 +177,8 @@ def overfits(run: Run) -> list[Finding] | str:
     risen = min(one["loss"] for one in epochs[-2:]) - lowest["loss"]
     if risen < least or before is None or after is None or after >= before:
         return []
+    if after >= (trivial_loss(run, weighted=True) or math.inf):
+        return []  # nothing is learned, by heart or otherwise
     kept = max((one["epoch"] for one in epochs if one.get("best")), default=None)
     chosen, labels = chosen_by(run), run.metrics.get("labels") or ()
     name = default_metric(run.kind, labels) if chosen == "loss" else chosen

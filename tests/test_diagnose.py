@@ -238,6 +238,10 @@ def test_validation_rises_while_training_falls():
         ("one epoch may be chance", {"validation": [0.9, 0.5, 0.4, 0.41, 0.42, 0.6]}),
         ("a tenth is little", {"validation": [0.9, 0.5, 0.4, 0.42, 0.43, 0.43]}),
         ("near 0 a tenth is nothing", {"validation": [0.09, 0.05, 0.01, 0.013, 0.015, 0.016]}),
+        (
+            "nothing is learned",
+            {"validation": RISING, "evaluations__2__training_loss": 9, "evaluations__5__training_loss": 5},
+        ),
         ("training rises, too", {"validation": RISING, "evaluations__5__training_loss": 0.7}),
     ],
 )
