@@ -49,10 +49,6 @@ def compile_blocks(encoder: nn.Module, way: str, device: str, recompute: bool = 
         raise ConfigError(f'[train] compile = "{way}" can\'t be used: {why}', 'Use compile = "none".')
     if way == "none":
         return
-    import torch._dynamo  # takes a second
-
-    # A block that is compiled again and again would be run uncompiled in the end, with a warning. Process-global.
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
     for block in encoder.layers:
         plain = block.forward
         block.attn.meet = torch.compiler.disable(functools.partial(in_line, block.attn.meet))
@@ -100,11 +96,20 @@ def size(tokens: int, budget: int) -> int:
 
 @contextlib.contextmanager
 def problems_named(way: str) -> Iterator[None]:
-    """Turn what the compiler raises into a problem with a name and a way out."""
-    try:
+    """Around training: turn what the compiler raises into a problem with a name and a way out.
+
+    Also where it would only warn: a block that is compiled again and again is run uncompiled in the end.
+    """
+    if way == "none":
         yield
+        return
+    import torch._dynamo  # takes a second
+
+    try:
+        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+            yield
     except Exception as problem:
-        if way == "none" or not type(problem).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        if not type(problem).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         said = str(problem).strip().splitlines() or [type(problem).__name__]
         raise EnvironmentProblem(

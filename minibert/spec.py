@@ -126,7 +126,7 @@ class Train:
                          low=0)  # fmt: skip
     lora_alpha: float = key(16.0, "how much a correction counts: divided by its rank", low=0.001)
     recompute: bool = key(False, "keep less for the backward pass and compute it again: a third more time")
-    compile: str = key("none", "torch.compile for all of a block but attention; reduce-overhead: with CUDA graphs",
+    compile: str = key("none", "torch.compile for all of a block but attention: for cards, a processor was slower with it; reduce-overhead: with CUDA graphs",
                        choices=("none", "default", "reduce-overhead"))  # fmt: skip
     patience: int = key(0, "stop after so many epochs without a better validation; 0: never", low=0)
     metric: str = key(

@@ -109,14 +109,51 @@ def read(folder, name):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("dtype", ["float32", "auto"])
-@pytest.mark.parametrize("kernel", ["sdpa", "padded"])
-def test_a_run_on_the_card(weights, tmp_path, dtype, kernel):
-    """Trains, keeps its best epoch, tests and saves there, in float32 and in the card's own precision."""
-    one = task(tmp_path, weights, model={"kernel": kernel}, train={"device": "cuda", "dtype": dtype})
+@pytest.mark.parametrize("still", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "tf32", "auto", "float16"])
+@pytest.mark.parametrize("kernel", ["auto", "sdpa", "padded"])
+def test_a_run_on_the_card(weights, tmp_path, monkeypatch, dtype, kernel, still):
+    """Trains, keeps its best epoch, tests and saves there, in every number format; no step makes the host wait."""
+    from minibert import optim, train
+
+    def strict(real):
+        def call(*words, **options):
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                return real(*words, **options)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+        return call
+
+    monkeypatch.setattr(train, "whole_step", strict(train.whole_step))
+    monkeypatch.setattr(optim.AdamW, "update", strict(optim.AdamW.update))
+    shares = {"dropout": 0.0, "attention_dropout": 0.0} if still else {}
+    one = task(
+        tmp_path, weights, model={"kernel": kernel, **shares}, train={"device": "cuda", "dtype": dtype}
+    )
     outcome = run(one, tmp_path / "out")
     assert outcome.status == "completed" and outcome.metrics["test"]["accuracy"]["value"] > 0.9
-    assert read(tmp_path / "out", "environment.json")["device"].startswith("cuda")
+    made = read(tmp_path / "out", "environment.json")
+    assert made["device"].startswith("cuda")
+    if kernel == "auto" and made["dtype"] == "bfloat16":
+        assert made["kernel"] == ("varlen" if still else "padded")
+    lines = (tmp_path / "out" / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    assert all(x["peak_memory"] > 0 for x in map(json.loads, lines) if x["event"] == "step")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", ["default", "reduce-overhead"])
+def test_a_compiled_run_on_the_card(weights, tmp_path, way):
+    """Without dropout, in float32: the losses of an uncompiled run; several micro-batches a step."""
+    losses = {}
+    for name in ("none", way):
+        one = task(tmp_path, weights, model={"dropout": 0.0, "attention_dropout": 0.0},
+                   train={"device": "cuda", "dtype": "float32", "compile": name, "tokens_per_microbatch": 40})  # fmt: skip
+        run(one, tmp_path / name)
+        lines = (tmp_path / name / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        losses[name] = [x["loss"] for x in map(json.loads, lines) if x["event"] == "step"]
+    assert losses[way][:40] == pytest.approx(losses["none"][:40], rel=1e-3)
 
 
 def test_what_trained_and_why_is_written_down(finished):
