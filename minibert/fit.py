@@ -23,7 +23,7 @@ from .model import TOKENS_AT_ONCE, Model
 from .processes import ALONE, World
 from .progress import Bar
 from .reading import Parts
-from .recompute import recompute
+from .recompute import recompute, recompute_activations
 from .resume import Checkpoints
 from .spec import TaskSpec
 from .standing import Course, Reached
@@ -137,6 +137,8 @@ def set_apart(task: TaskSpec, model: Model) -> None:
     compiled.compile_blocks(encoder, t.compile, model.device.type, t.recompute)
     if t.recompute:
         recompute(encoder)
+    elif t.compile == "none":  # a compiler decides by itself what it keeps
+        recompute_activations(encoder)
 
 
 def fit(

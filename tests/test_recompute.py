@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from minibert.recompute import recompute
+from minibert.recompute import recompute, recompute_activations
 
 from .helpers import EVERY, toy_batch, toy_encoder
 
@@ -18,12 +19,13 @@ def gradients(encoder, batch):
     return [out.detach(), *(p.grad.clone() for p in encoder.parameters())]
 
 
+@pytest.mark.parametrize("how", [recompute, recompute_activations])
 @pytest.mark.parametrize("family", EVERY)
-def test_values_and_gradients_are_the_same_bits(family):
+def test_values_and_gradients_are_the_same_bits(family, how):
     encoder, batch = toy_encoder(family).train(), toy_batch()
     plain = gradients(encoder, batch)
-    recompute(encoder)
-    recompute(encoder)  # twice is once
+    how(encoder)
+    how(encoder)  # twice is once
     assert all(torch.equal(a, b) for a, b in zip(plain, gradients(encoder, batch), strict=True))
     with torch.no_grad():
         assert torch.isfinite(encoder.eval()(batch)).all()
@@ -50,3 +52,23 @@ def test_less_is_kept():
     before = kept(encoder, batch)
     recompute(encoder)
     assert kept(encoder, batch) < 0.4 * before
+
+
+def test_what_an_activation_gives_is_not_kept():
+    encoder, batch = toy_encoder(num_hidden_layers=8, intermediate_size=400).train(), toy_batch((40, 40, 40))
+    before = kept(encoder, batch)
+    recompute_activations(encoder)
+    assert before - kept(encoder, batch) == 8 * 120 * 400 * 4, "(N, F) a layer"
+
+
+def test_the_second_pass_multiplies_nothing():
+    encoder, batch = toy_encoder().train(), toy_batch()
+
+    def products():
+        with FlopCounterMode(display=False) as counter:
+            encoder(batch).sum().backward()
+        return counter.get_total_flops()
+
+    before = products()
+    recompute_activations(encoder)
+    assert products() == before
