@@ -76,6 +76,16 @@ def median(values: Iterable[float], resamples: int = 10_000) -> Interval:
     return float(np.median(values)), float(low), float(high)
 
 
+def typical(rows: list[Row], name: str, number: Callable[[Row], float]) -> Interval:
+    """A contestant's median over rounds."""
+    return median(by_round(rows, name, number).values())
+
+
+def compared(rows: list[Row], ours: str, theirs: str, number: Callable[[Row], float]) -> Interval:
+    """The median of ratios, ours by theirs, each within a round."""
+    return median(ratios(by_round(rows, ours, number), by_round(rows, theirs, number)))
+
+
 def mean(values: Iterable[float]) -> Interval:
     """The mean, and its 95 % interval by Student's t."""
     from scipy import stats

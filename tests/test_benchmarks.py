@@ -51,6 +51,8 @@ def test_ratios_are_taken_within_rounds_that_both_finished():
     ]
     a, b = (measures.by_round(rows, name, lambda row: row["x"]) for name in "ab")
     assert list(a) == [0, 1] and measures.ratios(a, b) == [0.5]
+    assert measures.compared(rows, "a", "b", lambda row: row["x"])[0] == 0.5
+    assert measures.typical(rows, "a", lambda row: row["x"])[0] == 4
 
 
 def test_the_median_of_rounds_and_its_interval():
