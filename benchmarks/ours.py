@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,12 @@ import torch
 from contestant import Clock, forget_peak, memory, serve
 
 import minibert
-from minibert import answers, catalogue, data, fit, spec, system
+from minibert import catalogue, data, fit, reading, spec, system
 from minibert.folder import RunFolder
+from minibert.processes import ALONE
 from minibert.resume import Checkpoints
 from minibert.spec import TaskSpec
-from minibert.train import Plan, accumulate
+from minibert.train import Plan, accumulate, micro_batches
 
 
 def read(job: dict[str, Any]) -> tuple[TaskSpec, data.Splits]:
@@ -52,7 +52,7 @@ def fine_tune(job: dict[str, Any]) -> dict[str, Any]:
     idle = memory()
     model = fit.new_model(task, splits, "cpu")
     start = time.perf_counter()
-    encoded = fit.encode_all(task, model, splits)
+    encoded = reading.encode_all(task, model, splits)
     tokenise = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as work:
         folder = Watched(Path(work, "run"))
@@ -80,20 +80,16 @@ def microbatches(job: dict[str, Any]) -> dict[str, Any]:
     """One step of a batch at once and in micro-batches: losses, and gradients beside the largest of all."""
     task, splits = read(job)
     model = fit.new_model(task, splits, "cpu").train()
-    encoded = fit.encode_all(task, model, splits)["train"]
-    wanted = answers.wanted(task.task.kind, splits.train.targets, splits.labels)
-    loss_of = fit.loss_function(task, model, encoded, wanted, None)
+    learner = fit.learner_of(task, splits, model, reading.encode_all(task, model, splits)["train"])
     plan = Plan(len(splits.train), 1, task.train.batch_size, task.train.learning_rate)
-    lengths, places = encoded.lengths.tolist(), plan.places(0)
+    lengths, places = learner.encoded.lengths.tolist(), plan.places(0)
     found = {}
     for budget in job["budgets"]:
         model.zero_grad()
-        (total, count), _ = accumulate(
-            loss_of, places, lengths, replace(plan, tokens_per_microbatch=budget), 0
-        )
+        ready = micro_batches(learner.prepare, places, lengths, budget, (0, 0))
+        total, count = accumulate(learner, ready, 0, 0, ALONE, None)
         gradients = {n: p.grad.clone() / count for n, p in model.named_parameters() if p.grad is not None}
-        parts = len(minibert.batch.by_tokens([lengths[p] for p in places], budget))
-        found[budget] = (float(total / count), gradients, parts)
+        found[budget] = (float(total / count), gradients, len(ready))
     whole, *others = found.values()
     largest = max(float(g.abs().max()) for g in whole[1].values())
     return {
