@@ -6,6 +6,7 @@ Nothing else in the package imports fcntl, msvcrt, resource or signal, or calls 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import platform
@@ -257,6 +258,12 @@ def lock_functions(handle: int) -> tuple[Callable[[bool], bool], Callable[[], ob
 
         return acquire, release
     return (lambda block: True), (lambda: None)
+
+
+def give_back_memory() -> None:
+    """Let the system have what was freed. glibc keeps it, in pieces that the next model may not fit into."""
+    with contextlib.suppress(OSError, AttributeError):  # no glibc, as on macOS and Windows
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def sha256(path: Path) -> str:

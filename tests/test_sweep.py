@@ -692,7 +692,7 @@ def test_two_rates_and_two_seeds_on_real_weights(minilm, tmp_path):
     """reuters8 from 100 texts, one epoch: four runs, a choice on validation, and a page."""
     out = tmp_path / "out"
     done = says("run", "reuters8", "--set", "train.examples=100", "--set", "train.epochs=1", "--set",
-                "train.batch_size=8", "--sweep", "learning_rate=1e-5,2e-4", "--seeds", 2, "--out", out)  # fmt: skip
+                "train.batch_size=8", "--set", "model.max_tokens=64", "--sweep", "learning_rate=1e-5,2e-4", "--seeds", 2, "--out", out)  # fmt: skip
     assert done.exit_code == 0, done.output
     summary = read(out, "summary.json")
     scores = {one["name"]: one["validation"]["loss"]["mean"] for one in summary["settings"]}

@@ -126,12 +126,14 @@ class Series:
             reason = str(problem)
         except Exception as problem:  # a bug that one setting meets must not cost the night's others
             reason = repr(problem)
+        if reason:
+            gc.collect()  # what the error's traceback held
+        system.give_back_memory()
         self.rows[place, seed] = row_of(folder, seed, reason)
         self.rows[place, seed]["minutes"] = (
             self.rows[place, seed]["minutes"] or (time.monotonic() - began) / 60
         )
         if reason:
-            gc.collect()  # what the error's traceback held is gone before the next run takes its memory
             say(f"{name}: {self.rows[place, seed]['status']}: {reason}")
         self.write("running")
         return True
