@@ -751,8 +751,8 @@ def test_a_strange_name_is_written_so_that_it_can_be_read(weights, tmp_path):
 
 
 SPARING = {
-    "lora": {"lora_rank": 4, "learning_rate": 1e-2},
-    "frozen": {"freeze_layers": 1, "learning_rate": 5e-3},
+    "lora": {"lora_rank": 4, "learning_rate": 1e-2, "seed": 1},
+    "frozen": {"freeze_layers": 1, "learning_rate": 1e-2},
     "decay": {"layer_decay": 0.7, "learning_rate": 3e-3},
     "recompute": {"recompute": True},
 }
