@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -58,14 +59,11 @@ def verb(command: Callable[..., int | None]) -> Callable[..., None]:
                     )
                 code = command(*args, **options)
         except MiniBertError as problem:
-            if processes()[1] > 1:  # one of them says it
-                from .processes import tell
-
-                tell(problem)
-            if debug:
-                traceback.print_exc()
-            if not problem.told:
-                print(f"minibert: {problem}", file=sys.stderr)
+            with speaking(problem) as mine:
+                if debug and mine:
+                    traceback.print_exc()
+                if mine:
+                    print(f"minibert: {problem}", file=sys.stderr)
             code = problem.exit_code
         except KeyboardInterrupt:
             if processes()[0] == 0:
@@ -77,6 +75,15 @@ def verb(command: Callable[..., int | None]) -> Callable[..., None]:
         raise typer.Exit(code or 0)
 
     return wrapped
+
+
+def speaking(problem: MiniBertError) -> contextlib.AbstractContextManager[bool]:
+    """Whether this process is to say it: of several one does."""
+    if processes()[1] == 1:
+        return contextlib.nullcontext(True)
+    from . import several
+
+    return several.speaking(problem)
 
 
 def show_version(wanted: bool) -> None:

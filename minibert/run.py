@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import __version__, baseline, catalogue, data, device, processes, report, spec, system
+from . import __version__, baseline, catalogue, data, device, report, several, spec, system
 from .data import Splits
 from .errors import ConfigError, MiniBertError, TrainingError
 from .fit import Fitted, fit, new_model, predict_test, weights_of
@@ -87,7 +87,7 @@ def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False, resume: boo
     with (
         system.Stop() as stop,
         device.float32_as("float32"),
-        processes.joined(task.train.parallel, task.train.device) as world,
+        several.joined(task.train.parallel, task.train.device) as world,
         contextlib.ExitStack() as held,
     ):
         checkpoints.world = world

@@ -13,7 +13,7 @@ import pytest
 
 from minibert import system
 from minibert.errors import ConfigError, EnvironmentProblem
-from minibert.folder import RunFolder, finite, read_status
+from minibert.folder import Onlooker, RunFolder, finite, read_status
 
 
 def test_what_is_no_number_becomes_null():
@@ -22,6 +22,15 @@ def test_what_is_no_number_becomes_null():
     )
     assert found == {"a": None, "1": [None, 3], "b": [[1.5]], "c": [None, True]}
     json.dumps(found, allow_nan=False)
+
+
+def test_an_onlooker_writes_nothing(tmp_path):
+    folder = Onlooker(tmp_path / "run")
+    folder.status("running")
+    folder.text("spec.toml", "")
+    folder.event("step", loss=0.5)
+    folder.cut_history(lambda event: False)
+    assert not any(tmp_path.iterdir())
 
 
 def test_events_are_lines(tmp_path):

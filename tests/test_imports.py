@@ -40,7 +40,8 @@ HOUSE = {
     "recompute": "",
     "oracle": "errors",
     "batch": "errors",
-    "processes": "batch device errors progress system",
+    "processes": "batch",
+    "several": "batch device errors processes progress system",
     "optim": "errors processes wordrows",
     "kernels": "batch device errors progress system",
     "compiled": "batch errors",
@@ -83,7 +84,7 @@ MEETING = {"__init__", "__main__", "cli", "fit", "predict", "results", "run", "s
 
 # A package from elsewhere -> the units that may import it. Not listed: nobody may.
 ELSEWHERE = {
-    "torch": "batch compiled kernels dropout variants pooling sentence saving loading trace encoder heads processes wordrows optim lora recompute oracle device train learner pretrain ask safefile checkpoint model verify fit standing resume speed nonfinite",
+    "torch": "batch compiled kernels dropout variants pooling sentence saving loading trace encoder heads processes several wordrows optim lora recompute oracle device train learner pretrain ask safefile checkpoint model verify fit standing resume speed nonfinite",
     "numpy": "metrics train learner masking pretrain tokenize align model data baseline fit predict results scratch answers counts taggers mismatch",
     "pandas": "data predict results",
     "sklearn": "baseline taggers",

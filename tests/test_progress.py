@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 
+from minibert import progress
 from minibert.progress import Bar, say
 
 
@@ -21,6 +22,17 @@ def test_elsewhere_than_on_a_terminal_only_lines(monkeypatch):
             bar.advance(1, f"loss {i}")
         bar.line("epoch 1/1: loss 0.5")
     assert stream.getvalue() == "epoch 1/1: loss 0.5\n"
+
+
+def test_of_several_processes_only_the_first_one_speaks(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress, "muted", True)
+    with Bar("work", 3, "steps") as bar:
+        bar.advance(1)
+        bar.line("a line")
+    say("a word")
+    assert stream.getvalue() == ""
 
 
 def test_on_a_terminal_a_bar_with_loss_and_time_left(monkeypatch):

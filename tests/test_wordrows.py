@@ -109,3 +109,21 @@ def test_a_broken_step_decays_nothing():
     total.backward()
     optim.AdamW(model, 0.1).update(1e-2, total.detach(), torch.tensor(1.0), 1.0)
     assert torch.equal(model.embeddings.word.table, before)
+
+
+def test_moments_go_on_whether_rows_learn_apart_or_not():
+    """A checkpoint of either kind goes on in the other: rows that never occur have moments of zero."""
+    whole, narrow = Toy(False), Toy(True)
+    kept = []
+    for model in (whole, narrow):
+        optimizer = optim.AdamW(model, 0.1)
+        model(torch.tensor([3, 8, 1])).square().sum().backward()
+        optimizer.update(1e-2, torch.tensor(1.0), torch.tensor(4.0), 0.5)
+        kept.append({k: t.clone() for k, t in optim.moments(model, optimizer).items()})
+    assert torch.equal(kept[1]["rows.embeddings.word.used"], torch.tensor(sorted(IDS)))
+    for model, own, other in ((whole, *kept), (narrow, *reversed(kept))):
+        for tensors in (own, other):
+            found = optim.renamed(model, tensors)
+            wanted = {k: t for k, t in own.items() if not k.startswith("rows.")}
+            assert found.keys() == wanted.keys()
+            assert all(torch.allclose(found[k], wanted[k], rtol=1e-6, atol=1e-9) for k in wanted)

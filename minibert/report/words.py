@@ -318,7 +318,8 @@ def ran(run: Run) -> list[str]:
     known, out = run.environment, []
     where = known.get("cpu") if known.get("device", "cpu") == "cpu" else known.get("device")
     if known.get("minutes") and where:
-        out.append(f"The whole run took {known['minutes']:.1f} minutes on {where}.")
+        several = f" in {known['processes']} processes" if known.get("processes", 1) > 1 else ""
+        out.append(f"The whole run took {known['minutes']:.1f} minutes{several} on {where}.")
     if known.get("numbers") and known.get("kernel_why"):
         out.append(
             f"Training computed in {known['numbers']}; attention by the kernel {known['kernel']} ({known['kernel_why']})."
