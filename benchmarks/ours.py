@@ -18,7 +18,7 @@ import torch
 from contestant import Clock, forget_peak, memory, serve
 
 import minibert
-from minibert import catalogue, data, fit, reading, spec, system
+from minibert import catalogue, data, fit, outset, reading, spec, system
 from minibert.folder import RunFolder
 from minibert.processes import ALONE
 from minibert.resume import Checkpoints
@@ -50,7 +50,7 @@ def fine_tune(job: dict[str, Any]) -> dict[str, Any]:
     """Load, tokenise, train with `fit`, and, if asked, predict the test part."""
     task, splits = read(job)
     idle = memory()
-    model = fit.new_model(task, splits, "cpu")
+    model = outset.new_model(task, splits, "cpu")
     start = time.perf_counter()
     encoded = reading.encode_all(task, model, splits)
     tokenise = time.perf_counter() - start
@@ -79,8 +79,8 @@ def fine_tune(job: dict[str, Any]) -> dict[str, Any]:
 def microbatches(job: dict[str, Any]) -> dict[str, Any]:
     """One step of a batch at once and in micro-batches: losses, and gradients beside the largest of all."""
     task, splits = read(job)
-    model = fit.new_model(task, splits, "cpu").train()
-    learner = fit.learner_of(task, splits, model, reading.encode_all(task, model, splits)["train"])
+    model = outset.new_model(task, splits, "cpu").train()
+    learner = outset.learner_of(task, splits, model, reading.encode_all(task, model, splits)["train"])
     plan = Plan(len(splits.train), 1, task.train.batch_size, task.train.learning_rate)
     lengths, places = learner.encoded.lengths.tolist(), plan.places(0)
     found = {}

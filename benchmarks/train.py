@@ -37,9 +37,9 @@ from measures import (
 )
 from pages import PAGES
 
-from minibert import data, metrics
+from minibert import config, data, metrics
 from minibert.errors import MiniBertError
-from minibert.fit import new_model
+from minibert.outset import budget_of, new_model
 from minibert.train import Plan
 
 OURS, TRAINER, GROUPED = "minibert", "Trainer, as it comes", "Trainer, grouped by length"
@@ -123,10 +123,9 @@ def memory(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
     parts = {name: (texts[which], targets[which]) for name, which in places.items()}
     weights = random_bert(work / "bert", size["layers"], size["width"])
     task = laid_out(work, task, parts, weights=weights, max_tokens=size["tokens"], **DROPOUT)
-    budget = task.train.tokens_per_microbatch
 
     def jobs(number: int) -> Jobs:
-        whole = changed(task, tokens_per_microbatch=max(budget, size["texts"] * size["tokens"]))
+        whole = changed(task, tokens_per_microbatch=size["texts"] * size["tokens"])
         return {
             OURS: ours(work, task, "plain"),
             TRAINER: theirs(task),
@@ -154,6 +153,7 @@ def memory(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
         ["ratio", *head[4:6], "a step's time"],
         [[pair, *map(shown, ratio.values())] for pair, ratio in found.items()],
     )
+    budget = budget_of(task, config.read(weights / "config.json"))
     return text, {"found": found, "microbatch": f"{budget:,}"}
 
 

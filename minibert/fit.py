@@ -1,34 +1,35 @@
-"""Fine-tune one model on one split: the published encoder, a new head, the loop, the best epoch kept.
+"""Fine-tune one model on one split: the loop walked step by step, epochs scored, the best one kept.
 
-In:  a TaskSpec, Splits, a run folder for the history.   Out: Fitted; `predict_test` adds the test part's predictions.
+In:  a TaskSpec, Splits, a model and token ids, a run folder for the history.
+Out: Fitted; `predict_test` adds the test part's predictions.
+What it begins with is outset.py's, what is told of it history.py's.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from . import answers, compiled, data, device, flops, lora, metrics, nonfinite, spec, system, wordrows
+from . import answers, compiled, device, metrics, nonfinite, spec, system
 from .data import Part, Splits
-from .errors import ConfigError, TrainingError
+from .errors import TrainingError
 from .folder import MODEL, RunFolder
-from .kinds import KINDS, each_label, metrics_of
-from .learner import Learner
-from .loading import load
+from .history import log_evaluation, log_memory, log_step, of_card
+from .kinds import KINDS, metrics_of
 from .model import TOKENS_AT_ONCE, Model
+from .outset import learner_of, number_format, plan_of
 from .processes import ALONE, World
 from .progress import Bar
 from .reading import Parts
-from .recompute import recompute, recompute_activations
 from .resume import Checkpoints
 from .spec import TaskSpec
 from .standing import Course, Reached
 from .tokenize import Encoded
-from .train import Plan, Step, accumulate, micro_batches, train
+from .train import Step, accumulate, micro_batches, train
 
 Answers = Iterator[tuple[list[int], torch.Tensor]]  # places of texts, and what the head says of them
 
@@ -67,80 +68,6 @@ class Fitted:
         self.encoded.pop("train", None)
 
 
-def new_model(task: TaskSpec, splits: Splits, place: str) -> Model:
-    """The published encoder with a new head for this task."""
-    number, _ = device.precision(task.train.dtype, device.pick(place), task.train.force_dtype)
-    model = load(
-        task.model.weights,
-        head=task.task.kind,
-        kernel=task.model.kernel,
-        device=place,
-        dtype=str(number).removeprefix("torch."),
-        labels=splits.labels,
-        pooling=None if KINDS[task.task.kind].words else task.model.pooling,
-        seed=task.train.seeds["head"],
-        dropout=task.model.dropout,
-        attention_dropout=task.model.attention_dropout,
-    )
-    m = task.model
-    if m.max_tokens > model.config.max_tokens:
-        raise ConfigError(
-            f"[model] max_tokens = {m.max_tokens}, but {m.weights} holds {model.config.max_tokens} positions",
-            'Lower it; truncation = "window" reads longer texts in pieces.',
-        )
-    model.reading = {
-        "max_tokens": m.max_tokens,
-        "truncation": m.truncation,
-        "stride": m.stride,
-        "max_windows": m.max_windows,
-    }
-    if task.task.kind in PREPARED:
-        PREPARED[task.task.kind](model.head, splits)
-    set_apart(task, model)
-    return model
-
-
-def standardised(head: torch.nn.Module, splits: Splits) -> None:
-    """Let a head of numbers learn in units of the training targets' deviation."""
-    head.standardise(torch.tensor(splits.train.targets))
-
-
-def from_shares(head: torch.nn.Module, splits: Splits) -> None:
-    """Let a head of several labels begin at each label's share of the training texts.
-
-    A new head says 0.5 of every label. With labels that one text in fifty has, its first thousand steps would
-    go into making all texts look alike, for saying no to everything (RetinaNet, arXiv 1708.02002, section 4.1).
-    """
-    has = answers.indicator(splits.train.targets, splits.labels)
-    share = (has.sum(0) + 0.5) / (len(has) + 1)  # never 0 or 1
-    with torch.no_grad():
-        head.out.bias.copy_(torch.tensor(np.log(share / (1 - share))))
-
-
-# What a new head is told of the training targets before it learns.
-PREPARED = {"regression": standardised, "multilabel": from_shares}
-
-
-def set_apart(task: TaskSpec, model: Model) -> None:
-    """What of the encoder learns: all of it, the blocks above `freeze_layers`, or corrections of low rank; and
-    how it is computed: compiled, or some of it twice."""
-    t, encoder = task.train, model.encoder
-    if t.freeze_layers > len(encoder.layers):
-        raise ConfigError(
-            f"[train] freeze_layers = {t.freeze_layers}, but {task.model.weights} has {len(encoder.layers)} blocks"
-        )
-    if t.freeze_layers:
-        for part in (encoder.embeddings, *encoder.layers[: t.freeze_layers]):
-            part.requires_grad_(False)
-    if t.lora_rank:
-        lora.add(encoder, t.lora_rank, t.lora_alpha, seed=t.seeds["head"])
-    compiled.compile_blocks(encoder, t.compile, model.device.type, t.recompute)
-    if t.recompute:
-        recompute(encoder)
-    elif t.compile == "none":  # a compiler decides by itself what it keeps
-        recompute_activations(encoder)
-
-
 def fit(
     task: TaskSpec,
     splits: Splits,
@@ -156,7 +83,7 @@ def fit(
     A run that is stopped saves where it is; one that diverges saves its best epoch before it says so.
     """
     word, world = number_format(task, model), checkpoints.world
-    plan = plan_of(task, splits, word)
+    plan = plan_of(task, splits, model)
     learner = learner_of(task, splits, model, encoded["train"], world)
     name = f"{task.task.name}, fold {fold}" if fold else task.task.name
     loss_of = world.join(learner, model, [model.encoder.embeddings, *model.encoder.layers])
@@ -209,38 +136,6 @@ def fit(
     return fitted
 
 
-def plan_of(task: TaskSpec, splits: Splits, word: str) -> Plan:
-    """What the spec asks of the loop, as numbers; `word` of device.FORMATS."""
-    t = task.train
-    return Plan(
-        len(splits.train), t.epochs, t.batch_size, t.learning_rate, t.warmup, t.weight_decay, t.clip,
-        t.seeds["order"], t.seeds["dropout"], t.tokens_per_microbatch, t.layer_decay, word == "float16",
-    )  # fmt: skip
-
-
-def learner_of(
-    task: TaskSpec, splits: Splits, model: Model, encoded: Encoded, world: World = ALONE
-) -> Learner:
-    """The model with what it learns from; word rows that occur in no training text are set apart."""
-    if not world.shards:
-        wordrows.set_apart(model.encoder.embeddings, set().union(*encoded.ids))
-    wanted = answers.wanted(task.task.kind, splits.train.targets, splits.labels)
-    _, autocast = device.precision(task.train.dtype, model.device, task.train.force_dtype)
-    sized = task.train.tokens_per_microbatch if task.train.compile == "reduce-overhead" else 0
-    return Learner(model, encoded, wanted, weights_of(task, splits), autocast, sized)
-
-
-def number_format(task: TaskSpec, model: Model) -> str:
-    """What the model's device trains in: a word of device.FORMATS."""
-    return device.number_format(task.train.dtype, model.device, task.train.force_dtype)
-
-
-def weights_of(task: TaskSpec, splits: Splits) -> np.ndarray | None:
-    """(C,) [train] class_weights, from the training part; None where there are none."""
-    known = list(each_label(task.task.kind, splits.train.targets))
-    return data.class_weights(task.train.class_weights, known, splits.labels)
-
-
 def epochs(
     task: TaskSpec,
     fitted: Fitted,
@@ -268,14 +163,21 @@ def epochs(
     if not go_on():  # of a run that goes on: it may have been stopped between an epoch and its validation
         return
     budget, word = course.state.budget, number_format(task, fitted.model)
+    encoded = fitted.encoded["train"]
+
+    def lengths_of(step: Step) -> list[int]:
+        """Tokens of every piece of its texts."""
+        places = course.plan.places(step.step - 1)
+        return [len(encoded.ids[i]) for p in places for i in range(*encoded.pieces[p : p + 2])]
+
     device.forget_peak(fitted.model.device)
     for step in steps:
-        log_step(folder, step, bar, course.fold, of_card(task, fitted, step, word))
+        log_step(folder, step, bar, course.fold, of_card(task, fitted.model, lengths_of(step), step, word))
         reached.loss += step.loss * step.count
         reached.count += step.count
         if step.tokens_per_microbatch < budget:
             budget = step.tokens_per_microbatch
-            told_of_memory(folder, step, bar)
+            log_memory(folder, step, bar)
         if step.step < course.state.step:  # a card's steps are told several at a time
             continue
         due = stop.meet(checkpoints.due(step.step))
@@ -283,16 +185,6 @@ def epochs(
             return
         if due:
             checkpoints.save(course)
-
-
-def told_of_memory(folder: RunFolder, step: Step, bar: Bar) -> None:
-    """Say that a step was split because memory ran out."""
-    budget = step.tokens_per_microbatch
-    folder.event("memory", step=step.step, tokens_per_microbatch=budget)
-    bar.line(
-        f"step {step.step}: memory ran out, so from here on {budget:,} tokens are computed at once; a step still "
-        f"learns from all its texts. To begin with that: --set train.tokens_per_microbatch={budget}"
-    )
 
 
 def validated(
@@ -386,63 +278,3 @@ def validate(task: TaskSpec, fitted: Fitted, stop: system.Stop) -> dict[str, flo
         name: metrics.value(name, *pair, len(labels) or None, kind) for name in metrics_of(kind, labels)
     }
     return fitted.world.as_first({"loss": loss} | scores)
-
-
-# Of a step, in its line of history.
-UNTOLD = ("ends_epoch", "seconds", "count", "tokens_per_microbatch", "loss_scale", "skipped")
-
-
-def of_card(task: TaskSpec, fitted: Fitted, step: Step, word: str) -> dict[str, float]:
-    """What a step's line of history says of a card: the most memory so far, and the share of its peak that
-    the encoder's arithmetic came to, where the peak is known and all weights learn. {} on a processor."""
-    place, encoded, t = fitted.model.device, fitted.encoded["train"], task.train
-    if place.type != "cuda":
-        return {}
-    found = {"peak_memory": device.peak_memory(place)}
-    most = flops.peak(device.card(place), word)
-    if most and not (t.freeze_layers or t.lora_rank):
-        pieces = (range(*encoded.pieces[p : p + 2]) for p in fitted.course.plan.places(step.step - 1))
-        lengths = [len(encoded.ids[i]) for some in pieces for i in some]
-        work = flops.training_flops(fitted.model.config, lengths)
-        found["model_flops_share"] = work / (step.seconds * most)
-    return found
-
-
-def log_step(folder: RunFolder, step: Step, bar: Bar, fold: int, card: dict[str, float]) -> None:
-    """A line of history and a turn of the bar."""
-    facts = {name: value for name, value in asdict(step).items() if name not in UNTOLD}
-    speed = {"texts_per_second": step.texts / step.seconds, "tokens_per_second": step.tokens / step.seconds}
-    scaled = {"loss_scale": step.loss_scale, "skipped": step.skipped} if step.loss_scale else {}
-    folder.event("step", **facts, **speed, **scaled, **card, **({"fold": fold} if fold else {}))
-    if step.skipped:
-        bar.line(
-            f"step {step.step}: gradients overflowed float16 at a loss scale of {step.loss_scale:,g}, so no weight "
-            "changed; the next step has half of it"
-        )
-    bar.advance(
-        1,
-        f"epoch {step.epoch} loss {step.loss:.3f} {speed['texts_per_second']:.1f} texts/s {speed['tokens_per_second']:,.0f} tokens/s",
-    )
-
-
-def log_evaluation(
-    task: TaskSpec,
-    folder: RunFolder,
-    step: int,
-    epoch: int,
-    loss: float,
-    scores: dict[str, float],
-    best: bool,
-    bar: Bar,
-    fold: int,
-    labels: tuple[str, ...],
-) -> None:
-    """A line of history and a line for people, once an epoch."""
-    which = {"fold": fold} if fold else {}
-    folder.event("evaluation", step=step, epoch=epoch, best=best, training_loss=loss, **scores, **which)
-    told = spec.scored_metric(task, labels)
-    mark = " (best so far)" if best else ""
-    bar.line(
-        f"epoch {epoch}/{task.train.epochs}: loss {loss:.3f}, validation loss {scores['loss']:.3f}, "
-        f"{told} {scores[told]:.3f}{mark}"
-    )

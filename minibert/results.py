@@ -25,6 +25,7 @@ from .folder import RunFolder
 from .kernels.padded import BUCKETS
 from .kinds import KINDS, each_label, has_entities, metrics_of
 from .model import Model
+from .outset import budget_of
 from .processes import ALONE, World
 from .report.read import read_run
 from .spec import TaskSpec
@@ -196,6 +197,7 @@ def environment(
         "python": sys.version.split()[0],
         **device.describe(model.device),
         **world.facts(),
+        "tokens_per_microbatch": budget_of(task, model.config),
         "dtype": word,  # of training
         "numbers": ". ".join(
             filter(None, (device.said(word, model.device), device.caution(word, model.device)))

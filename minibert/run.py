@@ -17,11 +17,12 @@ from typing import Any
 from . import __version__, baseline, catalogue, data, device, report, several, spec, system
 from .data import Splits
 from .errors import ConfigError, MiniBertError, TrainingError
-from .fit import Fitted, fit, new_model, predict_test, weights_of
+from .fit import Fitted, fit, predict_test
 from .folder import CHECKPOINTS, MODEL, Onlooker, RunFolder, alone, check_folder, check_unfinished
 from .kinds import KINDS
 from .metrics import HIGHER_IS_BETTER
 from .model import Model
+from .outset import new_model, weights_of
 from .progress import say
 from .reading import Parts, encode_all
 from .results import describe_data, environment, write_scores, write_up

@@ -134,8 +134,9 @@ class Train:
         f"chooses the best epoch: loss, or a score of the kind. By default {CHOSEN}",
     )
     class_weights: str | dict[str, float] = key("none", "'none', 'balanced', or a table of label = weight")
-    tokens_per_microbatch: int = key(4096, "tokens computed at once: speed and memory; another number draws other dropout",
-                                     low=16)  # fmt: skip
+    tokens_per_microbatch: int = key(
+        0, "tokens computed at once: speed and memory; 0: by the encoder's size", low=0
+    )
     checkpoint_steps: int = key(
         0, "save where training is every so many steps, for --resume; 0: not by steps", low=0
     )
@@ -396,6 +397,8 @@ def contradictions(spec: TaskSpec) -> list[str]:
         )
     if t.class_weights not in ("none", "balanced") and not isinstance(t.class_weights, dict):
         out.append(f"[train] class_weights = {t.class_weights!r} is none of 'none', 'balanced', or a table")
+    if 0 < t.tokens_per_microbatch < 16:
+        out.append(f"[train] tokens_per_microbatch = {t.tokens_per_microbatch} must be 16 or more, or 0")
     if t.learning_rate == 0:
         out.append("[train] learning_rate = 0 trains nothing")
     return out + kind_problems(spec)

@@ -24,10 +24,10 @@ from torch.profiler import ProfilerActivity, profile
 from . import catalogue, device
 from .data import Splits
 from .errors import OutOfMemory
-from .fit import learner_of, number_format, plan_of
 from .flops import training_flops
 from .learner import Learner
 from .model import Model
+from .outset import budget_of, learner_of, plan_of
 from .progress import Bar
 from .run import look_ahead
 from .spec import TaskSpec
@@ -100,7 +100,7 @@ def measured(task: TaskSpec, tuned: bool, explained: bool) -> str:
 
 def idle_steps(task: TaskSpec, splits: Splits, learner: Learner, budget: int) -> Iterator[Step]:
     """The task's own training steps, without end, at a rate of 0: all is computed, and no weight changes."""
-    own = plan_of(task, splits, number_format(task, learner.model))
+    own = plan_of(task, splits, learner.model)
     plan = replace(own, learning_rate=0.0, epochs=10**6, tokens_per_microbatch=budget)
     lengths, state = learner.encoded.lengths.tolist(), State.new(learner.model, plan)
     return train(learner.model, learner, lengths, plan, state, prepare=learner.prepare)
@@ -108,7 +108,7 @@ def idle_steps(task: TaskSpec, splits: Splits, learner: Learner, budget: int) ->
 
 def tune(task: TaskSpec, splits: Splits, model: Model, encoded: Encoded) -> Tuning:
     """Try budgets in turn, round after round, on the same step."""
-    learner, present = learner_of(task, splits, model, encoded), task.train.tokens_per_microbatch
+    learner, present = learner_of(task, splits, model, encoded), budget_of(task, model.config)
     speeds = {budget: [] for budget in sorted({*budgets(task, encoded), present})}
     with Bar("tuning", ROUNDS * len(speeds), "trials") as bar:
         for _ in range(ROUNDS):
@@ -144,9 +144,9 @@ def speed_of(steps: Iterator[Step]) -> float:
 
 def explain(task: TaskSpec, splits: Splits, model: Model, encoded: Encoded) -> Explained:
     """Profile some steps after a warm-up, and measure what the machine's matrix products reach."""
-    learner, plan = learner_of(task, splits, model, encoded), plan_of(task, splits, "float32")
+    learner, plan = learner_of(task, splits, model, encoded), plan_of(task, splits, model)
     on_card = model.device.type == "cuda"
-    steps = idle_steps(task, splits, learner, task.train.tokens_per_microbatch)
+    steps = idle_steps(task, splits, learner, plan.tokens_per_microbatch)
     with contextlib.closing(steps), Bar("explaining", 2 + 2 * PROFILED, "steps") as bar:
 
         def take(count: int) -> list[Step]:

@@ -73,6 +73,8 @@ HOUSE = {
     "taggers": "",
     "baseline": "data errors metrics answers kinds taggers",
     "reading": "data errors kinds model spec tokenize",
+    "outset": "answers compiled data device errors kinds learner loading lora model processes recompute spec tokenize train wordrows",
+    "history": "device flops folder model progress spec train",
     "report": "errors metrics spec system counts kinds",
     "nonfinite": "",
     "mismatch": "",
@@ -84,8 +86,8 @@ MEETING = {"__init__", "__main__", "cli", "fit", "predict", "results", "run", "s
 
 # A package from elsewhere -> the units that may import it. Not listed: nobody may.
 ELSEWHERE = {
-    "torch": "batch compiled kernels dropout variants pooling sentence saving loading trace encoder heads processes several wordrows optim lora recompute oracle device train learner pretrain ask safefile checkpoint model verify fit standing resume speed nonfinite",
-    "numpy": "metrics train learner masking pretrain tokenize align model data baseline fit predict results scratch answers counts taggers mismatch",
+    "torch": "batch compiled kernels dropout variants pooling sentence saving loading trace encoder heads processes several wordrows optim lora recompute oracle device train learner pretrain ask safefile checkpoint model verify fit standing resume outset speed nonfinite",
+    "numpy": "metrics train learner outset masking pretrain tokenize align model data baseline fit predict results scratch answers counts taggers mismatch",
     "pandas": "data predict results",
     "sklearn": "baseline taggers",
     "safetensors": "safefile checkpoint sentence verify scratch resume",

@@ -11,7 +11,7 @@ import pytest
 
 from minibert import reading
 from minibert.errors import DataError
-from minibert.fit import new_model
+from minibert.outset import new_model
 from minibert.reading import encode_all
 from minibert.run import every_split
 from minibert.spec import parse
