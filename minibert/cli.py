@@ -159,6 +159,12 @@ def run(
         from . import kernels
 
         changes.setdefault("model.kernel", kernels.register_file(kernel_file)[0])
+    if tune or explain_speed:
+        refuse_together(
+            "--tune and --explain-speed only measure",
+            {"--seeds": seeds is not None, "--sweep": sweep, "--out": out, "--resume": resume,
+             "--overwrite": overwrite},
+        )  # fmt: skip
     if seeds is not None or sweep or (resume and (Path(spec) / "summary.json").is_file()):
         return run_several(spec, changes, seeds, sweep or [], out, overwrite, resume)
     again = Path(spec) if resume and (Path(spec) / "spec.toml").is_file() else None
@@ -178,6 +184,15 @@ def run(
     if outcome.status == "completed":
         say(headline(outcome), sys.stdout)
     return outcome.exit_code
+
+
+def refuse_together(what: str, others: dict[str, Any]) -> None:
+    """ConfigError for options that have no meaning beside one that is given."""
+    from .errors import ConfigError
+
+    given = [name for name, value in others.items() if value]
+    if given:
+        raise ConfigError(f"{what}: leave {', '.join(given)} out")
 
 
 def run_several(

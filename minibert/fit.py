@@ -104,13 +104,13 @@ def fit(
             ready = micro_batches(learner.prepare, some, learner.encoded.lengths, course.state.budget, key)
             return accumulate(learner, ready, *key, ALONE, course.state.scaler)
 
-        return nonfinite.search(model, again, places) if world.size == 1 else None
+        return nonfinite.search(model, again, places)
 
     try:
         with (
             Bar(name, plan.steps, "steps") as bar,
-            rows_named(splits.train, search),
             device.float32_as(word),
+            rows_named(splits.train, search if world.size == 1 else None),
             compiled.problems_named(task.train.compile),
         ):
             bar.line(
@@ -119,8 +119,9 @@ def fit(
                 + (f", of which {done:,} are done" if done else "")
             )
             bar.advance(done)
-            steps = train(model, loss_of, lengths, plan, course.state, prepare=learner.prepare, world=world)
-            epochs(task, fitted, steps, folder, stop, bar, checkpoints)
+            run = train(model, loss_of, lengths, plan, course.state, prepare=learner.prepare, world=world)
+            with contextlib.closing(run) as steps:
+                epochs(task, fitted, steps, folder, stop, bar, checkpoints)
     except TrainingError as problem:
         if course.best.state is None or fold > 1:
             raise
@@ -163,27 +164,30 @@ def epochs(
     if not go_on():  # of a run that goes on: it may have been stopped between an epoch and its validation
         return
     budget, word = course.state.budget, number_format(task, fitted.model)
-    encoded = fitted.encoded["train"]
-
-    def lengths_of(step: Step) -> list[int]:
-        """Tokens of every piece of its texts."""
-        places = course.plan.places(step.step - 1)
-        return [len(encoded.ids[i]) for p in places for i in range(*encoded.pieces[p : p + 2])]
-
+    encoded, cards = fitted.encoded["train"], fitted.world.size
     device.forget_peak(fitted.model.device)
+    due = False
     for step in steps:
-        log_step(folder, step, bar, course.fold, of_card(task, fitted.model, lengths_of(step), step, word))
+        taken = encoded.piece_lengths(course.plan.places(step.step - 1))
+        log_step(
+            folder,
+            step,
+            bar,
+            course.fold,
+            of_card(task, fitted.model, taken, step, word, cards),
+        )
         reached.loss += step.loss * step.count
         reached.count += step.count
         if step.tokens_per_microbatch < budget:
             budget = step.tokens_per_microbatch
-            log_memory(folder, step, bar)
+            log_memory(folder, step, bar, course.fold)
+        due = due or checkpoints.due(step.step)
         if step.step < course.state.step:  # a card's steps are told several at a time
             continue
-        due = stop.meet(checkpoints.due(step.step))
+        now, due = stop.meet(due), False
         if not go_on():
             return
-        if due:
+        if now:
             checkpoints.save(course)
 
 
@@ -237,9 +241,11 @@ def until(stop: system.Stop, model: Model, encoded: Encoded, world: World, bar: 
 
 
 @contextlib.contextmanager
-def rows_named(part: Part, search: Callable[[Sequence[int]], nonfinite.Place | None]) -> Iterator[None]:
+def rows_named(
+    part: Part, search: Callable[[Sequence[int]], nonfinite.Place | None] | None
+) -> Iterator[None]:
     """Let an error of the loop, which knows texts by their place, name the rows of their table, and the first
-    part of the model that shows it."""
+    part of the model that shows it, unless search is None."""
     try:
         yield
     except TrainingError as problem:
@@ -247,6 +253,10 @@ def rows_named(part: Part, search: Callable[[Sequence[int]], nonfinite.Place | N
             raise
         rows = ", ".join(str(part.rows[place]) for place in problem.places)
         message = f"{problem.message}, rows {rows} of {part.table.path}"
+        if search is None:  # of several processes
+            raise TrainingError(
+                f"{message}; one process alone would say where it shows", problem.fix
+            ) from None
         with contextlib.suppress(RuntimeError):  # memory that runs out here must not hide what happened
             where = nonfinite.told(
                 search(problem.places), problem.places, lambda place: part.table.where(int(part.rows[place]))

@@ -15,22 +15,26 @@ from .progress import Bar
 from .spec import TaskSpec
 from .train import Step
 
-# Of a step, in its line of history.
+# Of a step, what its line of history leaves out.
 UNTOLD = ("ends_epoch", "seconds", "count", "tokens_per_microbatch", "loss_scale", "skipped")
 
 
-def of_card(task: TaskSpec, model: Model, lengths: Sequence[int], step: Step, word: str) -> dict[str, float]:
+def of_card(
+    task: TaskSpec, model: Model, lengths: Sequence[int], step: Step, word: str, cards: int
+) -> dict[str, float]:
     """What a step's line of history says of a card: the most memory so far, and the share of its peak that
     the encoder's arithmetic came to, where the peak is known and all weights learn. {} on a processor.
 
-    lengths: of what the step computed, in tokens; word: of device.FORMATS.
+    lengths: of what the step computed, in tokens; word: of device.FORMATS; cards: that shared it.
     """
     if model.device.type != "cuda":
         return {}
     found = {"peak_memory": device.peak_memory(model.device)}
     most = flops.peak(device.card(model.device), word)
     if most and not (task.train.freeze_layers or task.train.lora_rank):
-        found["model_flops_share"] = flops.training_flops(model.config, lengths) / (step.seconds * most)
+        found["model_flops_share"] = flops.training_flops(model.config, lengths) / (
+            step.seconds * most * cards
+        )
     return found
 
 
@@ -74,10 +78,10 @@ def log_evaluation(
     )
 
 
-def log_memory(folder: RunFolder, step: Step, bar: Bar) -> None:
+def log_memory(folder: RunFolder, step: Step, bar: Bar, fold: int) -> None:
     """Say that a step was split because memory ran out."""
     budget = step.tokens_per_microbatch
-    folder.event("memory", step=step.step, tokens_per_microbatch=budget)
+    folder.event("memory", step=step.step, tokens_per_microbatch=budget, **({"fold": fold} if fold else {}))
     bar.line(
         f"step {step.step}: memory ran out, so from here on {budget:,} tokens are computed at once; a step still "
         f"learns from all its texts. To begin with that: --set train.tokens_per_microbatch={budget}"

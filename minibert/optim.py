@@ -31,6 +31,7 @@ class AdamW(torch.optim.AdamW):
         self.idle = [(table, group) for table in tables for group in self.param_groups
                      if any(p is table.used for p in group["params"])]  # fmt: skip
         self.known: dict[tuple[str, ...], Tensor] = {}
+        self.broken: Tensor | None = None  # () bool: whether a step was not finite
 
     def update(
         self,
@@ -55,6 +56,10 @@ class AdamW(torch.optim.AdamW):
         norm, mean = squares.sum().sqrt() / large, total / count
         shrink = (clip / (norm + 1e-6)).clamp(max=1.0) if clip > 0 else torch.ones_like(norm)
         finite = torch.isfinite(norm) & torch.isfinite(mean)
+        broken = ~torch.isfinite(mean) if scaler else ~finite
+        if self.broken is not None:  # a step before, whose numbers nobody has read yet: all stays as it was
+            finite = finite & ~self.broken
+        self.broken = broken if self.broken is None else broken | self.broken
         for group in self.param_groups:
             group["lr"] = rate * group["scale"]
         self.found_inf = (~finite).float()

@@ -123,11 +123,12 @@ def learner_of(
     task: TaskSpec, splits: Splits, model: Model, encoded: Encoded, world: World = ALONE
 ) -> Learner:
     """The model with what it learns from; word rows that occur in no training text are set apart."""
+    sized = budget_of(task, model.config) if task.train.compile == "reduce-overhead" else 0
     if not world.shards:
-        wordrows.set_apart(model.encoder.embeddings, set().union(*encoded.ids))
+        filler = {model.config.pad_id} if sized else set()
+        wordrows.set_apart(model.encoder.embeddings, filler.union(*encoded.ids))
     wanted = answers.wanted(task.task.kind, splits.train.targets, splits.labels)
     _, autocast = device.precision(task.train.dtype, model.device, task.train.force_dtype)
-    sized = budget_of(task, model.config) if task.train.compile == "reduce-overhead" else 0
     return Learner(model, encoded, wanted, weights_of(task, splits), autocast, sized)
 
 

@@ -26,6 +26,11 @@ class Parts(dict[str, "Encoded | Future[Encoded]"]):
             found = self[name] = found.result()
         return found
 
+    def wait(self) -> None:
+        """Until all parts are there: nothing goes on in the background any more."""
+        for name in self:
+            self[name]
+
 
 def encode_all(task: TaskSpec, model: Model, splits: Splits) -> Parts:
     """Token ids of the three parts. DataError, with the table's name, for a text that can't be read as asked.

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 def recompute(encoder: nn.Module) -> None:
     """From now on every block is computed again in the backward pass."""
     for block in encoder.layers:
-        if not isinstance(block.forward, functools.partial):
+        if getattr(block.forward, "func", None) is not checkpoint:  # compiled.py wraps it, too
             block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
 

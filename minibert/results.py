@@ -199,9 +199,8 @@ def environment(
         **world.facts(),
         "tokens_per_microbatch": budget_of(task, model.config),
         "dtype": word,  # of training
-        "numbers": ". ".join(
-            filter(None, (device.said(word, model.device), device.caution(word, model.device)))
-        ),
+        "numbers": device.said(word, model.device),
+        "numbers_mind": device.caution(word, model.device),
         "evaluation_dtype": str(number).removeprefix("torch."),
         "kernel": chosen.name,
         "compile": t.compile,

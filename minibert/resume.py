@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from . import system
+from . import device, system
 from .errors import ConfigError, EnvironmentProblem, WeightsError
 from .model import Model
 from .processes import ALONE, World
@@ -50,7 +50,8 @@ FREE = (
     "device",
     "trackers",
     "parallel",
-)  # of [train]: may differ in what goes on
+)  # of [train]: change nothing that is learned
+MEMORY = ("tokens_per_microbatch", "recompute")  # and these only its last digits, where memory is short
 
 Tensors = dict[str, dict[str, Tensor]]
 
@@ -218,6 +219,7 @@ class Checkpoints:
         """What every checkpoint says of its run."""
         made = {"minibert": self.version, "torch": torch.__version__, "device": str(self.made_of[1].device)}
         made |= {name: str(word) for name, word in self.world.facts().items() if name != "backend"}
+        made |= {"threads": str(torch.get_num_threads()), "matrix products by": device.products()}
         run = {"spec": self.task.table(), "identity": self.identity, "started": self.started}
         return {"fold": fold, **run, "seconds": self.seconds, "made": made}
 
@@ -314,7 +316,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     for table in {**old, **new}:
         then, now = old.get(table, {}), new.get(table, {})
         for name in {**then, **now}:
-            if then.get(name) != now.get(name) and not (table == "train" and name in FREE):
+            if then.get(name) != now.get(name) and not (table == "train" and name in FREE + MEMORY):
                 out.append(f"[{table}] {name} is {now.get(name)!r}, was {then.get(name)!r}")
     return out
 

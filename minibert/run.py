@@ -118,7 +118,8 @@ def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False, resume: boo
             folder.listeners.append(held.enter_context(Trackers(task.train.trackers, out)).event)
         try:
             folder.text("spec.toml", task.to_toml())
-            return carry_out(task, splits, (first, encoded), folder, stop, checkpoints)
+            with device.memory_named():
+                return carry_out(task, splits, (first, encoded), folder, stop, checkpoints)
         except MiniBertError as problem:
             diverged = isinstance(problem, TrainingError)
             folder.status("diverged" if diverged else "failed", message=str(problem))

@@ -13,6 +13,7 @@ import itertools
 import os
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -21,13 +22,13 @@ from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
-from . import catalogue, device
+from . import catalogue, compiled, device, system
 from .data import Splits
-from .errors import OutOfMemory
+from .errors import ConfigError, OutOfMemory
 from .flops import training_flops
 from .learner import Learner
 from .model import Model
-from .outset import budget_of, learner_of, plan_of
+from .outset import budget_of, learner_of, number_format, plan_of
 from .progress import Bar
 from .run import look_ahead
 from .spec import TaskSpec
@@ -80,7 +81,7 @@ class Explained:
     tokens: int  # of a step
     texts: int
     parts: dict[str, float]
-    rate: float  # of its arithmetic, floating-point operations per second
+    rate: float  # of its arithmetic, floating-point operations per second; 0 where some weights rest
     limit: float  # the same of matrix products alone
     place: str
 
@@ -88,13 +89,17 @@ class Explained:
 def measured(task: TaskSpec, tuned: bool, explained: bool) -> str:
     """What was asked for, as text. The data and the weights are read as for a run; nothing is written."""
     task = task.absolute({*catalogue.weights(), *catalogue.data_sets()})
+    if system.processes()[1] > 1:
+        raise ConfigError("speed is measured in one process: leave torchrun out")
     splits, model, encoded = look_ahead(task)
+    encoded.wait()  # a thread that tokenizes is not to be measured
     ready = task, splits[0], model, encoded["train"]
-    tables = []
-    if tuned:
-        tables.append(tuning_words(tune(*ready)))
-    if explained:
-        tables.append(explained_words(explain(*ready)))
+    word, tables = number_format(task, model), []
+    with device.memory_named(), device.float32_as(word), compiled.problems_named(task.train.compile):
+        if tuned:
+            tables.append(tuning_words(tune(*ready)))
+        if explained:
+            tables.append(explained_words(explain(*ready)))
     return "\n\n".join(tables)
 
 
@@ -103,7 +108,7 @@ def idle_steps(task: TaskSpec, splits: Splits, learner: Learner, budget: int) ->
     own = plan_of(task, splits, learner.model)
     plan = replace(own, learning_rate=0.0, epochs=10**6, tokens_per_microbatch=budget)
     lengths, state = learner.encoded.lengths.tolist(), State.new(learner.model, plan)
-    return train(learner.model, learner, lengths, plan, state, prepare=learner.prepare)
+    return train(learner.model, learner, lengths, plan, state, prepare=learner.prepare, read_every=1)
 
 
 def tune(task: TaskSpec, splits: Splits, model: Model, encoded: Encoded) -> Tuning:
@@ -113,12 +118,16 @@ def tune(task: TaskSpec, splits: Splits, model: Model, encoded: Encoded) -> Tuni
     with Bar("tuning", ROUNDS * len(speeds), "trials") as bar:
         for _ in range(ROUNDS):
             for budget, found in speeds.items():
-                found.append(speed_of(idle_steps(task, splits, learner, budget)))
+                found.append(speed_of(idle_steps(task, splits, learner, budget), budget))
                 bar.advance(1, f"{budget:,} tokens at once: {found[-1]:,.0f} tokens/s")
     trials = tuple(
         Trial(budget, statistics.median(found), min(found), max(found)) for budget, found in speeds.items()
     )
     fastest = max(trial.tokens_per_second for trial in trials)
+    if not fastest:
+        raise OutOfMemory(
+            f"memory is too short for {trials[0].budget:,} tokens at once", "Lower [model] max_tokens."
+        )
     best = next(trial.budget for trial in trials if trial.tokens_per_second >= CLOSE * fastest)
     return Tuning(trials, present, best)
 
@@ -130,14 +139,15 @@ def budgets(task: TaskSpec, encoded: Encoded) -> list[int]:
     return [budget for budget in BUDGETS if budget <= largest]
 
 
-def speed_of(steps: Iterator[Step]) -> float:
-    """Tokens per second of the second step, behind the first's allocations; 0 where memory runs out."""
+def speed_of(steps: Iterator[Step], budget: int) -> float:
+    """Tokens per second of the second step, behind the first's allocations; 0 where memory is too short for
+    so many tokens at once."""
     with contextlib.closing(steps):
         try:
-            first, second = itertools.islice(steps, 2)
+            _, second = itertools.islice(steps, 2)
         except OutOfMemory:
             return 0.0
-    if second.tokens_per_microbatch < first.tokens_per_microbatch:
+    if second.tokens_per_microbatch < budget:
         return 0.0
     return second.tokens / second.seconds
 
@@ -162,17 +172,20 @@ def explain(task: TaskSpec, splits: Splits, model: Model, encoded: Encoded) -> E
             take(PROFILED)
         watched = time.perf_counter() - start
     seconds = statistics.median(step.seconds for step in plain)
-    rows = [one for one in seen.key_averages() if one.device_type == DeviceType.CPU]
-    times = {
-        one.key: (one.self_device_time_total if on_card else one.self_cpu_time_total) / 1e6 for one in rows
-    }
-    lengths = [int(encoded.lengths[place]) for step in plain for place in plan.places(step.step - 1)]
+    times: Counter[str] = Counter()
+    for event in seen.events():
+        if event.device_type == DeviceType.CPU:  # with what it started on a card
+            own = event.self_device_time_total if on_card else event.self_cpu_time_total
+            times[whole_of(event)] += own / 1e6
+    places = [place for step in plain for place in plan.places(step.step - 1)]
+    lengths = encoded.piece_lengths(places)
+    whole = not (task.train.freeze_layers or task.train.lora_rank)  # what rests has no formula here
     return Explained(
         seconds=seconds,
         tokens=sum(step.tokens for step in plain) // PROFILED,
         texts=sum(step.texts for step in plain) // PROFILED,
         parts={name: share * seconds for name, share in shares(times, watched).items()},
-        rate=training_flops(model.config, lengths) / sum(step.seconds for step in plain),
+        rate=whole * training_flops(model.config, lengths) / sum(step.seconds for step in plain),
         limit=product_limit(model, learner.dtype or learner.number),
         place=f"{model.device}, {torch.get_num_threads()} threads",
     )
@@ -248,10 +261,9 @@ def explained_words(found: Explained) -> str:
     ]
     for name, seconds in found.parts.items():
         lines.append(f"  {name:36} {seconds:8.3f} s {seconds / found.seconds:6.1%}")
-    return "\n".join(
-        [
-            *lines,
+    if found.rate:
+        lines.append(
             f"The whole step does {found.rate / 1e9:,.0f} GFLOP/s, {found.rate / found.limit:.0%} of the "
-            f"{found.limit / 1e9:,.0f} that this machine's matrix products reach alone.",
-        ]
-    )
+            f"{found.limit / 1e9:,.0f} that this machine's matrix products reach alone."
+        )
+    return "\n".join(lines)

@@ -42,6 +42,7 @@ class Best:
         now = {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
         if self.state is None:
             self.state = {name: tensor.clone() for name, tensor in now.items()}
+            return
         for name, tensor in now.items():
             self.state[name].copy_(tensor)
 
@@ -93,7 +94,8 @@ class Course:
     def restore(self, facts: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> None:
         """Put back what `facts` and `tensors` gave. WeightsError where they are another model's."""
         try:
-            self.state.step, self.state.budget = facts["step"], facts["budget"]
+            self.state.step = facts["step"]
+            self.state.budget = min(facts["budget"], self.plan.tokens_per_microbatch)
             if self.state.scaler and "scaler" in facts:  # begun on another device, it may have had none
                 self.state.scaler.restore(facts["scaler"])
             others = ("step", "budget", "scaler")

@@ -14,7 +14,7 @@ Read next: batch.py.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +66,10 @@ class Encoded:
     one_sided: int = 0
     words: np.ndarray | None = None
     firsts: list[list[int]] = field(default_factory=list)
+
+    def piece_lengths(self, places: Iterable[int]) -> list[int]:
+        """Tokens of every piece of these texts: what an encoder reads."""
+        return [len(self.ids[i]) for place in places for i in range(*self.pieces[place : place + 2])]
 
     def __len__(self) -> int:
         return len(self.tokens)

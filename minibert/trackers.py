@@ -17,6 +17,7 @@ from .folder import TENSORBOARD
 from .progress import say
 
 # What of an event is where it stands, or no curve.
+STREAMS = {"step": "train", "evaluation": "validation"}
 PLACES = ("event", "step", "epoch", "fold", "best", "texts", "tokens")
 
 
@@ -46,7 +47,9 @@ class TensorBoard:
         """Write an event's numbers, through to the file: a killed process loses none."""
         from torch.utils.tensorboard import SummaryWriter
 
-        stream = "train" if facts["event"] == "step" else "validation"
+        if facts["event"] not in STREAMS:
+            return
+        stream = STREAMS[facts["event"]]
         path = self.folder / (f"fold-{facts['fold']}" if "fold" in facts else "") / stream
         if path not in self.writers:
             self.writers[path] = SummaryWriter(str(path), purge_step=facts["step"])

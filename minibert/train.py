@@ -145,11 +145,13 @@ def train(
     *,
     prepare: Prepare = as_they_are,
     world: World = ALONE,
+    read_every: int = READ_EVERY,
 ) -> Iterator[Step]:
     """Train `model` in place from where `state` is (None: from the start), yielding after each update.
 
     prepare(places, (seed, step)) makes a micro-batch ready, in a thread, one step ahead of
-    loss_of(*ready), which computes its summed loss and what that is divided by.
+    loss_of(*ready), which computes its summed loss and what that is divided by. A card is asked for its
+    numbers every `read_every` steps, which then come together; a processor has them at once.
     Raises TrainingError as soon as a loss or a gradient is not finite; no weight changes then.
     """
     if plan.steps == 0:
@@ -167,15 +169,13 @@ def train(
             facts = state.optimizer.update(rate, total, count, plan.clip, world, state.scaler)
             unread.append((number, rate, facts))
             state.step = number + 1
-            if total.is_cuda and not (state.step % READ_EVERY == 0 or plan.ends_epoch(number)):
+            if total.is_cuda and not (state.step % read_every == 0 or plan.ends_epoch(number)):
                 continue  # reading would make the host wait for the card
             read = torch.stack([facts for *_, facts in unread]).tolist()
             seconds = (time.monotonic() - start) / len(unread)
-            steps = [
-                step_of(plan, state, lengths, *one[:2], seconds, *facts) for one, facts in zip(unread, read)
-            ]
+            for (at, its_rate, _), numbers in zip(unread, read):
+                yield step_of(plan, state, lengths, at, its_rate, seconds, *numbers)
             unread.clear()
-            yield from steps
             start = time.monotonic()
 
 

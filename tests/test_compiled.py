@@ -120,6 +120,21 @@ def test_what_else_changes_a_block_holds_with_it(wish, traced):
     assert traced["stats"]["unique_graphs"] <= 12
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [False, True])
+def test_a_compiled_block_is_computed_again_where_that_is_asked_for(again, traced, monkeypatch):
+    calls, real = [], compiled.in_line
+    monkeypatch.setattr(compiled, "in_line", lambda *words: calls.append(1) or real(*words))
+    encoder = toy_encoder().train()
+    compiled.compile_blocks(encoder, "default", "cpu", recompute=again)
+    if again:
+        recompute(encoder)
+    out = encoder(toy_batch())
+    once = len(calls)
+    out.sum().backward()
+    assert once == len(encoder.layers) and len(calls) == (2 if again else 1) * once
+
+
 def test_dropout_is_a_function_of_the_seed(traced):
     encoder = toy_encoder().train()
     compiled.compile_blocks(encoder, "default", "cpu")

@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file
 
 import minibert
-from minibert import config, spec
+from minibert import config, spec, wordrows
 from minibert.encoder import Encoder, initialise
 from minibert.errors import ConfigError, DataError, MiniBertError, TrainingError
 from minibert.fit import improves
@@ -211,6 +211,7 @@ def test_a_filled_pack_is_learnt_as_any_other(weights, tmp_path):
         model = minibert.load(weights, head="classification", labels=("a", "b"), device="cpu", dropout=0.0,
                               attention_dropout=0.0)  # fmt: skip
         encoded = model.read([text for text, _, _ in texts(12, 3)])
+        wordrows.set_apart(model.encoder.embeddings, {model.config.pad_id}.union(*encoded.ids))
         learner = Learner(model.train(), encoded, np.arange(12) % 2, sized=sized)
         _, batch, _ = ready = learner.prepare([3, 1, 7, 8], (0, 0))
         assert len(batch) == 4 and (len(batch.token_ids) % 8 == 0 or not sized)
@@ -222,24 +223,26 @@ def test_a_filled_pack_is_learnt_as_any_other(weights, tmp_path):
 
 def test_what_a_step_took_of_a_card(monkeypatch):
     """Memory, and arithmetic by the formula over time and the published peak; no share where some weights rest."""
-    from minibert import device, fit, flops
-    from minibert.tokenize import Encoded
+    from minibert import device, flops
+    from minibert.history import of_card
 
     monkeypatch.setattr(device, "peak_memory", lambda place: 7 * 10**9)
     monkeypatch.setattr(device, "card", lambda place: "Tesla T4")
-    encoded = SimpleNamespace(ids=[[0] * n for n in (3, 5, 2, 9)], pieces=np.array([0, 1, 3, 4]))
-    assert {"ids", "pieces"} <= {f.name for f in dataclasses.fields(Encoded)}
-    plan = SimpleNamespace(places=lambda number: {4: [2, 1]}[number])
     model = SimpleNamespace(device=torch.device("cuda", 0), config=toy_config())
-    fitted = SimpleNamespace(model=model, encoded={"train": encoded}, course=SimpleNamespace(plan=plan))
-    step, one = SimpleNamespace(step=5, seconds=2.0), SimpleNamespace(train=spec.Train())
-    share = flops.training_flops(toy_config(), [9, 5, 2]) / (2.0 * 65e12)
-    assert fit.of_card(one, fitted, step, "float16") == {"peak_memory": 7 * 10**9, "model_flops_share": share}
-    assert fit.of_card(one, fitted, step, "bfloat16") == {"peak_memory": 7 * 10**9}, "a T4 has none"
-    one = SimpleNamespace(train=spec.Train(lora_rank=4))
-    assert fit.of_card(one, fitted, step, "float16") == {"peak_memory": 7 * 10**9}
+    rest = [9, 5, 2], SimpleNamespace(step=5, seconds=2.0)
+    share, one = (
+        flops.training_flops(toy_config(), [9, 5, 2]) / (2.0 * 65e12),
+        SimpleNamespace(train=spec.Train()),
+    )
+    memory = {"peak_memory": 7 * 10**9}
+    assert of_card(one, model, *rest, "float16", 1) == memory | {"model_flops_share": share}
+    assert of_card(one, model, *rest, "float16", 2) == memory | {"model_flops_share": share / 2}, (
+        "of two cards"
+    )
+    assert of_card(one, model, *rest, "bfloat16", 1) == memory, "a T4 has none"
+    assert of_card(SimpleNamespace(train=spec.Train(lora_rank=4)), model, *rest, "float16", 1) == memory
     model.device = torch.device("cpu")
-    assert fit.of_card(one, fitted, step, "float32") == {}
+    assert of_card(one, model, *rest, "float32", 1) == {}
 
 
 @pytest.mark.parametrize("dtype", ["tf32", "float16"])

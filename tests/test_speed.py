@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import itertools
 
 import pytest
 import torch
 
 from minibert import speed
+from minibert.errors import OutOfMemory
 from minibert.run import look_ahead
 from minibert.spec import parse
 from minibert.speed import Explained, Trial, Tuning, explain, explained_words, tune, tuning_words
@@ -38,15 +38,16 @@ def ready(tmp_path):
 def test_a_budget_is_proposed_that_is_as_fast_as_any_and_takes_least(ready, monkeypatch):
     task, splits, model, encoded = ready
     monkeypatch.setattr(speed, "BUDGETS", (16, 32, 64, 128))
-    paces = {16: 500.0, 32: 985.0, 64: 1000.0, 128: 1001.0, 4096: 0.0}
+    paces = {16: 500.0, 32: 985.0, 64: 1000.0, 128: 1001.0, 8192: 0.0}
 
-    def measured(steps):
-        return paces[next(steps).tokens_per_microbatch]
+    def measured(steps, budget):
+        assert next(steps).tokens_per_microbatch == budget
+        return paces[budget]
 
     monkeypatch.setattr(speed, "speed_of", measured)
     found = tune(*ready)
-    assert [trial.budget for trial in found.trials] == [16, 32, 64, 128, 4096]
-    assert found.best == 32 and found.present == 4096
+    assert [trial.budget for trial in found.trials] == [16, 32, 64, 128, 8192]
+    assert found.best == 32 and found.present == 8192
     words = tuning_words(found)
     assert "[train] tokens_per_microbatch = 32" in words and "memory ran out" in words
 
@@ -77,14 +78,26 @@ def test_measuring_changes_no_weight(ready):
 def test_a_step_that_had_to_be_split_has_no_speed(ready):
     task, splits, model, encoded = ready
     learner = speed.learner_of(task, splits, model, encoded)
-    steps = itertools.islice(speed.idle_steps(task, splits, learner, 64), 2)
-    assert speed.speed_of(one for one in steps) > 0
+    real, room = learner.forward, 1000
 
-    def hungry(*_):
-        raise torch.OutOfMemoryError("no room")
+    def hungry(places, batch, wanted):
+        if len(batch.token_ids) > room:
+            raise torch.OutOfMemoryError("no room")
+        return real(places, batch, wanted)
 
     learner.forward = hungry
-    assert speed.speed_of(speed.idle_steps(task, splits, learner, 64)) == 0
+    assert speed.speed_of(speed.idle_steps(task, splits, learner, 64), 64) > 0
+    room = 30  # a step has more, half of it has not: the loop goes on, and that is another budget's speed
+    assert speed.speed_of(speed.idle_steps(task, splits, learner, 64), 64) == 0
+    room = 1
+    assert speed.speed_of(speed.idle_steps(task, splits, learner, 64), 64) == 0
+    with pytest.raises(OutOfMemory, match="too short for 1,024 tokens"):
+        learner_of = speed.learner_of
+        speed.learner_of = lambda *_: learner
+        try:
+            tune(*ready)
+        finally:
+            speed.learner_of = learner_of
 
 
 def test_the_table_adds_up():

@@ -12,6 +12,7 @@ the mask again instead of keeping it. All is 32-bit arithmetic without signs, al
     x ^= b;                                   x *= 0xD35A2D97;  x ^= x >> 15
     dropped where x, read as a signed number, is below round(p * 2^32) - 2^31
 
+Windows of one text have its row number, so they lose the same looks at the same positions.
 Numbers of 64 bits (seed, step, row) are cut into a low and a high half, negative ones in two's
 complement. `philox` is Philox-4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1,
 2, 3"), as in Random123, cuRAND and Triton: strong, and its cost is paid once a query, not once a key.

@@ -33,6 +33,7 @@ class Run:
     """Everything of a run folder but the tables of answers; {} or [] for files that aren't there.
 
     steps, evaluations   the events of history.jsonl; of a cross-validation, those of the first fold
+    splits               (step, tokens at once) where memory ran out
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Run:
     data: dict[str, Any]
     status: dict[str, Any]
     diagnosis: dict[str, Any]
+    splits: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def folds(self) -> int:
@@ -107,6 +109,7 @@ def read_run(folder: Path) -> Run:
         specs.load(folder / "spec.toml"),
         metrics=table(folder / "metrics.json"),
         steps=[event for event in events if event.get("event") == "step"],
+        splits=[(e["step"], e["tokens_per_microbatch"]) for e in events if e.get("event") == "memory"],
         evaluations=[event for event in events if event.get("event") == "evaluation"],
         environment=table(folder / "environment.json"),
         data=table(folder / "data.json"),

@@ -324,6 +324,13 @@ def ran(run: Run) -> list[str]:
         out.append(
             f"Training computed in {known['numbers']}; attention by the kernel {known['kernel']} ({known['kernel_why']})."
         )
+    if known.get("numbers_mind"):
+        out.append(known["numbers_mind"])
+    for step, budget in run.splits:
+        out.append(
+            f"At step {step:,} memory ran out; from there on {budget:,} tokens were computed at once. Each step "
+            "still learned from all of its texts."
+        )
     settings = (run.metrics.get("baseline") or {}).get("settings") or {}
     chosen = settings.get("chosen")
     if chosen:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import gc
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ def sweep(plan: Plan, out: Path | str, *, overwrite: bool = False, resume: bool 
     """
     if resume and overwrite:
         raise ConfigError("runs are either resumed or overwritten, not both")
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+    if system.processes()[1] > 1:
         raise ConfigError(
             "several runs, each in several processes, are not one command's work",
             "Start it without torchrun, or each run by itself: --set train.seed=1 --out runs/NAME/seed-1.",

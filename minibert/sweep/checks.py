@@ -54,7 +54,8 @@ def look_at_all(plan: Plan, seed: int) -> tuple[list[dict[str, str]], dict[str, 
 
 def look_at(plan: Plan, place: int, seed: int) -> tuple[dict[str, str], tuple[str, ...], dict[str, str]]:
     """What one run is made of, its labels, and which rows choose and test; its data and model are let go of."""
-    splits, model, _ = look_ahead(plan.spec(place, seed))
+    splits, model, encoded = look_ahead(plan.spec(place, seed))
+    encoded.wait()
     rows = {part: hash_of(splits, part) for part in ("validation", "test")}
     return identify(splits, model), splits[0].labels, rows
 
