@@ -30,7 +30,7 @@ def test_the_hour_names_many_symbols():
     assert sum(":" in word for word in named_in("docs/hour.md")) > 20
 
 
-@pytest.mark.parametrize("page", ["docs/hour.md", "docs/several.md", "README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["docs/hour.md", "docs/several.md", "docs/training.md", "README.md", "CONTRIBUTING.md"])
 def test_every_file_and_symbol_named_exists(page):
     for word in named_in(page):
         path, _, symbol = word.partition(":")
@@ -50,7 +50,7 @@ def commands(page: str) -> list[str]:
     return [line.split("#")[0].strip() for line in lines]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/hour.md", "docs/several.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/hour.md", "docs/several.md", "docs/training.md"])
 def test_every_command_shown_is_one_that_the_program_has(page):
     from typer.main import get_command
 
