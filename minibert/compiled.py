@@ -30,8 +30,8 @@ WAYS = ("none", "default", "reduce-overhead")
 SIZES = 8
 
 
-def why_not(way: str, device: str, recompute: bool) -> str:
-    """'' if training can be compiled this way, or why not."""
+def why_not(way: str, device: str, recompute: bool, several: str = "") -> str:
+    """'' if training can be compiled this way, or why not. several: "ddp", "fsdp", or "" for one process."""
     if way == "none":
         return ""
     if device not in ("cpu", "cuda"):
@@ -40,12 +40,16 @@ def why_not(way: str, device: str, recompute: bool) -> str:
         return "CUDA graphs need a CUDA card"
     if way == "reduce-overhead" and recompute:
         return "with recompute the backward pass would run graphs whose memory it still needs"
+    if several == "fsdp" or (several and way == "reduce-overhead"):
+        return f"it was never tried with several processes ({several})"
     return ""
 
 
-def compile_blocks(encoder: nn.Module, way: str, device: str, recompute: bool = False) -> None:
+def compile_blocks(
+    encoder: nn.Module, way: str, device: str, recompute: bool = False, several: str = ""
+) -> None:
     """Compile every block's training from now on. ConfigError where that does not hold."""
-    if why := why_not(way, device, recompute):
+    if why := why_not(way, device, recompute, several):
         raise ConfigError(f'[train] compile = "{way}" can\'t be used: {why}', 'Use compile = "none".')
     if way == "none":
         return

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import torch
 
-from . import answers, compiled, data, device, lora, wordrows
+from . import answers, compiled, data, device, lora, system, wordrows
 from .config import EncoderConfig
 from .data import Splits
 from .errors import ConfigError
@@ -92,7 +92,8 @@ def set_apart(task: TaskSpec, model: Model) -> None:
             part.requires_grad_(False)
     if t.lora_rank:
         lora.add(encoder, t.lora_rank, t.lora_alpha, seed=t.seeds["head"])
-    compiled.compile_blocks(encoder, t.compile, model.device.type, t.recompute)
+    several = t.parallel if system.processes()[1] > 1 else ""
+    compiled.compile_blocks(encoder, t.compile, model.device.type, t.recompute, several)
     if t.recompute:
         recompute(encoder)
     elif t.compile == "none":  # a compiler decides by itself what it keeps

@@ -174,6 +174,12 @@ def test_what_does_not_hold_is_refused(way, device, again, why):
         compiled.compile_blocks(toy_encoder(), way, device, again)
 
 
+@pytest.mark.parametrize(("way", "several"), [("default", "fsdp"), ("reduce-overhead", "ddp")])
+def test_what_was_never_tried_with_several_processes_is_refused(way, several):
+    with pytest.raises(ConfigError, match=f"several processes .{several}."):
+        compiled.compile_blocks(toy_encoder(), way, "cuda", several=several)
+
+
 def test_other_problems_keep_their_names():
     with pytest.raises(ZeroDivisionError), compiled.problems_named("default"):
         _ = 1 / 0
