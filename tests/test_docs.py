@@ -30,7 +30,9 @@ def test_the_hour_names_many_symbols():
     assert sum(":" in word for word in named_in("docs/hour.md")) > 20
 
 
-@pytest.mark.parametrize("page", ["docs/hour.md", "docs/several.md", "docs/training.md", "README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "page", ["docs/hour.md", "docs/several.md", "docs/training.md", "README.md", "CONTRIBUTING.md"]
+)
 def test_every_file_and_symbol_named_exists(page):
     for word in named_in(page):
         path, _, symbol = word.partition(":")

@@ -6,9 +6,11 @@ import csv
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from minibert import speed
-from minibert.errors import OutOfMemory
+from minibert.cli import app
+from minibert.errors import ConfigError, OutOfMemory
 from minibert.run import look_ahead
 from minibert.spec import parse
 from minibert.speed import Explained, Trial, Tuning, explain, explained_words, tune, tuning_words
@@ -98,6 +100,27 @@ def test_a_step_that_had_to_be_split_has_no_speed(ready):
             tune(*ready)
         finally:
             speed.learner_of = learner_of
+
+
+def test_measuring_stands_alone(monkeypatch, tmp_path):
+    found = CliRunner().invoke(
+        app, ["run", "reuters8", "--tune", "--seeds", "3", "--out", str(tmp_path / "x")]
+    )
+    assert found.exit_code == 2 and "leave --seeds, --out out" in found.stderr
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="leave torchrun out"):
+        speed.measured(
+            parse(
+                {
+                    "task": {"name": "a", "kind": "regression"},
+                    "data": {"train": "a", "test": "b", "text": "c", "label": "d"},
+                    "model": {"weights": "e"},
+                }
+            ),
+            True,
+            False,
+        )
 
 
 def test_the_table_adds_up():

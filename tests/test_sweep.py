@@ -522,7 +522,8 @@ def test_a_second_process_is_refused(seeded, tmp_path):
 
 
 def test_several_processes_are_refused(weights, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost")):
+        monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="without torchrun"):
         several.sweep(planned(short(tmp_path, weights), 2), tmp_path / "out")
     assert not (tmp_path / "out").exists()
