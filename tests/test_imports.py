@@ -73,7 +73,7 @@ HOUSE = {
     "taggers": "",
     "baseline": "data errors metrics answers kinds taggers",
     "reading": "data errors kinds model spec tokenize",
-    "outset": "answers compiled data device errors kinds learner loading lora model processes recompute spec system tokenize train wordrows",
+    "outset": "answers compiled config data device errors kinds learner loading lora model processes recompute spec system tokenize train wordrows",
     "history": "device flops folder model progress spec train",
     "report": "errors metrics spec system counts kinds",
     "nonfinite": "",
