@@ -27,7 +27,7 @@ class WordRows(nn.Module):
     def __init__(self, word: nn.Embedding, ids: Iterable[int]):
         super().__init__()
         here = word.weight.device
-        first = torch.tensor(sorted(ids), device=here)  # (U,)
+        first = torch.tensor(sorted(ids)).to(here)  # (U,)
         later = torch.ones(word.num_embeddings, dtype=torch.bool, device=here).index_fill(0, first, False)
         order = torch.cat([first, later.nonzero().flatten()])  # (V,) ids in the table's order
         self.register_buffer("order", order, persistent=False)

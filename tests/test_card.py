@@ -213,7 +213,7 @@ def found(weights, tmp_path_factory):  # noqa: F811
     env = {**os.environ, "PYTHONPATH": str(ROOT), "MINIBERT_NATIVE": "0"}
     words = [sys.executable, "-c", START, str(library), str(folder), str(weights)]
     done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8", env=env, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.returncode == 0, done.stderr[-40000:]
     return json.loads(done.stdout.splitlines()[-1]), folder
 
 
