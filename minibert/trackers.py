@@ -21,6 +21,17 @@ STREAMS = {"step": "train", "evaluation": "validation"}
 PLACES = ("event", "step", "epoch", "fold", "best", "texts", "tokens")
 
 
+def curves(facts: dict[str, Any]) -> dict[str, float]:
+    """An event's numbers by name; those of a table in it, such as the gradients' norms, as "table/row"."""
+    found = {}
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            found |= {f"{name}/{row}": number for row, number in curves(value).items()}
+        elif name not in PLACES and isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[name] = value
+    return found
+
+
 class TensorBoard:
     """Scalars for TensorBoard: train/ and validation/ are its two runs, of a cross-validation those of each fold.
 
@@ -53,9 +64,8 @@ class TensorBoard:
         path = self.folder / (f"fold-{facts['fold']}" if "fold" in facts else "") / stream
         if path not in self.writers:
             self.writers[path] = SummaryWriter(str(path), purge_step=facts["step"])
-        for name, value in facts.items():
-            if name not in PLACES and isinstance(value, (int, float)) and not isinstance(value, bool):
-                self.writers[path].add_scalar(name, value, facts["step"])
+        for name, value in curves(facts).items():
+            self.writers[path].add_scalar(name, value, facts["step"])
         self.writers[path].flush()
 
     def close(self) -> None:

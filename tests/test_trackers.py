@@ -43,7 +43,9 @@ def told(out, fold=0):
     for one in history(out):
         if one.get("fold", 0) == fold:
             for name in one.keys() - set(trackers.PLACES):
-                curves[one["event"]][name].append((one["step"], one[name]))
+                rows = one[name].items() if isinstance(one[name], dict) else [(None, one[name])]
+                for row, value in rows:
+                    curves[one["event"]][f"{name}/{row}" if row else name].append((one["step"], value))
     return curves["step"], curves["evaluation"]
 
 
@@ -79,7 +81,8 @@ def test_a_missing_package_is_told_before_anything_begins(weights, tmp_path, mon
 def test_every_number_of_history_is_drawn(weights, tmp_path, package):
     run(short(tmp_path, weights, **ON), tmp_path / "out")
     steps, evaluations = told(tmp_path / "out")
-    assert set(CURVES) <= steps.keys() and {"loss", "accuracy", "macro_f1"} <= evaluations.keys()
+    assert {*CURVES, "layer_norms/layers.0"} <= steps.keys()
+    assert {"loss", "accuracy", "macro_f1"} <= evaluations.keys()
     speeds = alike(drawn(tmp_path / "out" / "tensorboard" / "train"), steps)
     assert speeds == {"texts_per_second", "tokens_per_second"}
     assert not alike(drawn(tmp_path / "out" / "tensorboard" / "validation"), evaluations)
