@@ -86,6 +86,20 @@ def products() -> str:
     return "torch's own"
 
 
+@contextlib.contextmanager
+def torchs_own_products() -> Iterator[None]:
+    """Inside, float32 products are made by what torch takes by itself, whatever `products` chose."""
+    if products() == "torch's own":
+        yield
+        return
+    settings = torch.backends.mkldnn.matmul
+    before, settings.fp32_precision = settings.fp32_precision, "ieee"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
+
+
 def exact_products() -> bool:
     """Whether a float32 product is one: bfloat16 would lose all that tells these numbers from 1."""
     left = 1 + torch.arange(64 * 64).view(64, 64) / 2**20
@@ -270,6 +284,11 @@ def forget_peak(device: torch.device) -> None:
     """Count `peak_memory` from here on."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+
+
+def mark() -> Any:
+    """A point in a card's work that keeps its time: `a.record()`, `b.record()`, then `a.elapsed_time(b)` in ms."""
+    return torch.cuda.Event(enable_timing=True)
 
 
 def card(device: torch.device) -> str:

@@ -266,6 +266,50 @@ def give_back_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+def own_memory(peak: bool = False) -> int:
+    """Bytes of RAM that this process holds, or the most it held; 0 where the system doesn't tell."""
+    with contextlib.suppress(OSError):
+        text = Path("/proc/self/status").read_text("ascii")
+        return 1024 * int(text.partition("VmHWM:" if peak else "VmRSS:")[2].split()[0])
+    with contextlib.suppress(ImportError):  # macOS has the peak alone, in bytes; Windows neither
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return 0
+
+
+def forget_own_peak() -> None:
+    """Count `own_memory(peak=True)` from here on, where Linux allows it."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
+
+
+def processor_time() -> dict[str, float]:
+    """Seconds of all cores since the system began: all, busy, stolen by other machines, and our own; {} elsewhere."""
+    own = os.times()
+    with contextlib.suppress(OSError), open("/proc/stat", encoding="ascii") as file:
+        user, nice, system, idle, wait, irq, soft, steal = map(int, file.readline().split()[1:9])
+        tick, busy = os.sysconf("SC_CLK_TCK"), user + nice + system + irq + soft
+        ours = own.user + own.system + own.children_user + own.children_system
+        return {
+            "all": (busy + idle + wait + steal) / tick,
+            "busy": busy / tick,
+            "steal": steal / tick,
+            "own": ours,
+        }
+    return {}
+
+
+def last_level_cache() -> int:
+    """Bytes of the largest cache of the first core; 32 MiB where the system doesn't tell."""
+    units, sizes = {"K": 2**10, "M": 2**20, "G": 2**30}, [0]
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        with contextlib.suppress(OSError, ValueError):
+            text = path.read_text("ascii").strip()
+            sizes.append(int(text.rstrip("KMG")) * units.get(text[-1], 1))
+    return max(sizes) or 32 * 2**20
+
+
 def sha256(path: Path) -> str:
     """The sha256 of a file's bytes as 64 hex digits."""
     with open(path, "rb") as file:
