@@ -13,9 +13,32 @@ from minibert.kernels import KERNELS
 LENGTHS, H, K = (5, 11, 2, 1, 11), 3, 8
 # Operations that move numbers or work on each alone: no formula needed.
 FREE = set(
-    "view _unsafe_view expand transpose permute slice slice_backward split_with_sizes detach cat empty_like "
-    "zeros new_zeros ones_like arange index_select index_add index_copy index_fill index_put_ "
-    "add mul _softmax _softmax_backward_data".split()
+    [
+        "view",
+        "_unsafe_view",
+        "expand",
+        "transpose",
+        "permute",
+        "slice",
+        "slice_backward",
+        "split_with_sizes",
+        "detach",
+        "cat",
+        "empty_like",
+        "zeros",
+        "new_zeros",
+        "ones_like",
+        "arange",
+        "index_select",
+        "index_add",
+        "index_copy",
+        "index_fill",
+        "index_put_",
+        "add",
+        "mul",
+        "_softmax",
+        "_softmax_backward_data",
+    ]
 )
 
 
