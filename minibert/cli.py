@@ -33,6 +33,13 @@ weights_app = typer.Typer(
     epilog="Example:  minibert weights list",
 )
 app.add_typer(weights_app, name="weights")
+bench_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="How fast, how hungry and how wrong attention kernels are, beside each other.",
+    epilog="Example:  minibert bench attention --quick",
+)
+app.add_typer(bench_app, name="bench")
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
@@ -499,6 +506,84 @@ def weights_verify(
     rows = [{"file": file, "state": state} for file, state in catalogue.verify(known[name])]
     say(table_text(rows), sys.stdout)
     return 0 if all(row["state"].startswith("verified") or "optional" in row["state"] for row in rows) else 1
+
+
+@bench_app.command(
+    "attention",
+    epilog="Examples:  minibert bench attention --quick   |   minibert bench attention --kernels native,sdpa "
+    "--lengths zipf:512,csv:data.csv:text --dropout 0.1 --direction both   |   "
+    "minibert bench attention --kernel-file mine.py --out runs/bench --compare old/attention.json",
+)
+@verb
+def bench_attention(
+    kernels: Annotated[str, typer.Option(help="Names with commas between; all that are registered.")] = "",
+    shapes: Annotated[str, typer.Option(help="Heads x width of each.")] = "12x32,12x64,16x64",
+    lengths: Annotated[
+        str,
+        typer.Option(
+            help="fixed:N, uniform:N, normal:N, zipf:N, one:N (a long one among short), csv:FILE:COLUMN."
+        ),
+    ] = "fixed:128,uniform:512,zipf:512,one:1024",
+    weights: Annotated[str, typer.Option(help="Whose tokens a column is counted in.")] = "all-MiniLM-L6-v2",
+    tokens: Annotated[int, typer.Option(help="Of a case; 4,096 on a CPU, 16,384 on a card.", min=0)] = 0,
+    dtypes: Annotated[str, typer.Option(help="float32, bfloat16, float16, float64.")] = "float32",
+    dropout: Annotated[str, typer.Option(help="Shares of looks dropped: 0,0.1")] = "0",
+    direction: Annotated[str, typer.Option(help="forward, backward, both.")] = "forward,backward,both",
+    baseline: Annotated[str, typer.Option(help="The kernel that speed-ups are over.")] = "sdpa",
+    rounds: Annotated[int, typer.Option(help="In which all take turns.", min=6)] = 30,
+    seconds: Annotated[float, typer.Option(help="Of rounds for each case; six rounds at least.")] = 10.0,
+    threads: Annotated[int, typer.Option(help="Of the processor; torch's own choice if absent.", min=0)] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, auto.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Of lengths and order.")] = 0,
+    flush: Annotated[bool, typer.Option("--flush", help="Empty the caches before every call.")] = False,
+    no_memory: Annotated[bool, typer.Option("--no-memory", help="Don't measure memory.")] = False,
+    busy: Annotated[bool, typer.Option("--busy", help="Measure on a card that is busy, too.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="One small case, half a minute.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for attention.json and attention.csv.")] = None,
+    compare: Annotated[Path | None, typer.Option(help="An earlier attention.json: what got slower.")] = None,
+    kernel_file: KernelFile = None,
+    debug: Debug = False,
+) -> None:
+    """Time attention kernels against each other, and say how wrong each is."""
+    from .bench import attention, table
+    from .bench import compare as comparing
+    from .progress import say
+
+    old = comparing.read(compare) if compare else None
+    settings = attention.Settings(
+        attention.words(kernels), attention.shapes(shapes), attention.words(lengths), attention.words(dtypes),
+        attention.shares(dropout), attention.words(direction), baseline, device, threads, rounds, seconds,
+        tokens=tokens, weights=weights, flush=flush, memory=not no_memory, busy=busy, seed=seed, file=kernel_file,
+    )  # fmt: skip
+    document = attention.run(settings.quick() if quick else settings, say)
+    if out:
+        table.write(document, out)
+    say("\n".join([table_text(table.lines(document)), "", *table.footnotes(document)]), sys.stdout)
+    if old:
+        lines, notes = comparing.compared(document, old)
+        say("\n".join(["", f"beside {compare}:", table_text(lines), *notes]), sys.stdout)
+
+
+@bench_app.command("calibrate", epilog="Example:  minibert bench calibrate --out runs/bench")
+@verb
+def bench_calibrate(
+    kernel: Annotated[str, typer.Option(help="That is timed against itself.")] = "sdpa",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, auto.")] = "cpu",
+    comparisons: Annotated[int, typer.Option(help="Of the kernel with itself.", min=1)] = 1000,
+    seconds: Annotated[float, typer.Option(help="For the comparisons at most.")] = 480.0,
+    out: Annotated[Path | None, typer.Option(help="Folder for calibrate.json.")] = None,
+    debug: Debug = False,
+) -> int:
+    """Whether the bench's clock and intervals can be trusted on this machine; some minutes."""
+    from .bench import calibrate, table
+    from .progress import say
+
+    document = calibrate.run(kernel, device, comparisons, seconds, say)
+    if out:
+        table.write(document, out)
+    lines = calibrate.lines(document)
+    say("\n".join(lines), sys.stdout)
+    return 0 if all(line.startswith("holds") for line in lines) else 1
 
 
 def table_text(rows: list[dict[str, Any]]) -> str:

@@ -79,6 +79,7 @@ HOUSE = {
     "nonfinite": "",
     "mismatch": "",
     "diagnose": "report kinds metrics spec",
+    "bench": "batch catalogue data device errors kernels system tokenize",
     "scratch": "baseline catalogue config data errors families metrics names spec tokenize",
 }
 # Where everything meets: these may import anything above, and none above may import them.
@@ -86,8 +87,8 @@ MEETING = {"__init__", "__main__", "cli", "fit", "predict", "results", "run", "s
 
 # A package from elsewhere -> the units that may import it. Not listed: nobody may.
 ELSEWHERE = {
-    "torch": "batch compiled kernels dropout variants pooling sentence saving loading trace encoder heads processes several wordrows optim lora recompute oracle device train learner pretrain ask safefile checkpoint model verify fit standing resume outset speed nonfinite",
-    "numpy": "metrics train learner outset masking pretrain tokenize align model data baseline fit predict results scratch answers counts taggers mismatch",
+    "torch": "batch compiled kernels dropout variants pooling sentence saving loading trace encoder heads processes several wordrows optim lora recompute oracle device train learner pretrain ask safefile checkpoint model verify fit standing resume outset speed nonfinite bench",
+    "numpy": "bench metrics train learner outset masking pretrain tokenize align model data baseline fit predict results scratch answers counts taggers mismatch",
     "pandas": "data predict results",
     "sklearn": "baseline taggers",
     "safetensors": "safefile checkpoint sentence verify scratch resume",

@@ -42,7 +42,7 @@ from .clock import WARM, Contestant, Timed, race
 from .lengths import BUDGET, drawn
 from .ratios import speedup
 
-MASKS = 3  # fresh layouts that mask_build is the median of
+MASKS = 5  # fresh layouts that mask_build is the median of
 EMPTY: dict[str, Any] = {
     "outcome": "ok", "why": "", "latency": None, "walltime": None, "flops": None, "tflops": None,
     "peak_share": None, "bytes": None, "gbps": None, "peak_mem": None, "compile_time": None,
@@ -127,6 +127,27 @@ class Settings:
                 for dtype in self.dtypes:
                     for p in self.dropouts:
                         yield [Case(lengths, heads, width, dtype, p, d, self.device) for d in self.directions]
+
+
+def words(text: str) -> tuple[str, ...]:
+    """ "a, b" as ("a", "b")."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def shapes(text: str) -> tuple[tuple[int, int], ...]:
+    """ "12x32,16x64" as ((12, 32), (16, 64)); ConfigError for what is none."""
+    found = [word.split("x") for word in words(text)]
+    if not found or any(len(pair) != 2 or not all(n.isdecimal() for n in pair) for pair in found):
+        raise ConfigError(f"--shapes {text}: write heads x width, as in 12x32,12x64")
+    return tuple((int(heads), int(width)) for heads, width in found)
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """ "0,0.1" as (0.0, 0.1); ConfigError for what is none."""
+    try:
+        return tuple(float(word) for word in words(text))
+    except ValueError:
+        raise ConfigError(f"--dropout {text}: write shares, as in 0,0.1") from None
 
 
 def run(settings: Settings, tell: Callable[[str], None] = lambda words: None) -> dict[str, Any]:

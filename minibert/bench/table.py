@@ -81,9 +81,11 @@ def footnotes(document: dict[str, Any]) -> list[str]:
 
 
 def write(document: dict[str, Any], folder: Path) -> None:
-    """VERB.json, all of it, and VERB.csv, the rows without their rounds."""
+    """VERB.json, all of it, and VERB.csv, the rows without their rounds, if there are any."""
     plain = finite(document)
     write_text(folder / f"{document['verb']}.json", json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
+    if "rows" not in plain:
+        return
     flat = [flattened({k: v for k, v in row.items() if k != "rounds"}) for row in plain["rows"]]
     names = list(dict.fromkeys(name for row in flat for name in row))
     text = io.StringIO()
