@@ -296,6 +296,14 @@ def card(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
+def card_id(device: torch.device) -> str:
+    """By which NVIDIA's tools know a card; '' where there is none, or this torch can't tell."""
+    if device.type != "cuda":
+        return ""
+    found = str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
+    return found if found.startswith(("GPU-", "MIG-")) or not found else f"GPU-{found}"
+
+
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
     """Mixed precision on `device`, or nothing."""
     return torch.autocast(device.type, dtype) if dtype is not None else contextlib.nullcontext()

@@ -245,3 +245,28 @@ def test_memory_that_was_freed_is_given_back():
     before = held()
     system.give_back_memory()
     assert len(pieces) == 1 and before - held() > 150
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_what_a_process_holds_and_held():
+    system.forget_own_peak()
+    before = system.own_memory()
+    held = b"x" * 50_000_000
+    assert system.own_memory() - before > 45e6
+    del held
+    assert system.own_memory() - before < 25e6 and system.own_memory(peak=True) - before > 45e6
+    system.forget_own_peak()
+    assert system.own_memory(peak=True) - before < 25e6
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc and /sys")
+def test_processors_time_and_cache():
+    before = system.processor_time()
+    sum(range(3_000_000))
+    spent = {name: value - before[name] for name, value in system.processor_time().items()}
+    assert (
+        spent["all"] >= spent["busy"] >= 0
+        and spent["own"] >= 0
+        and set(spent) == {"all", "busy", "steal", "own"}
+    )
+    assert 2**15 <= system.last_level_cache() < 2**32

@@ -75,19 +75,14 @@ class Settings:
     file: Path | None = None
 
     def quick(self) -> Settings:
-        """The smallest that still says something: one shape, one case of short texts, what `auto` would ask."""
-        usual = kernels.order(torch.device(self.device).type, True)
-        names = self.kernels or tuple(
-            name for name in (*kernels.DROPPING, *kernels.CARD) if name in usual and self.could(name)
-        )
+        """The smallest that still says something: one shape, short texts, the kernels that `auto` would ask."""
+        kind = devices.pick(self.device).type
+        usual = kernels.CARD if kind == "cuda" else kernels.DROPPING
+        able = tuple(name for name in usual if not kernels.KERNELS[name].why_not(device=kind))
         return dataclasses.replace(
-            self, kernels=tuple(dict.fromkeys(names)), shapes=self.shapes[:1], lengths=("zipf:128",),
+            self, kernels=self.kernels or able, shapes=self.shapes[:1], lengths=("zipf:128",),
             rounds=min(self.rounds, 10), seconds=1.0, warm=0.05, tokens=1024, memory=False,
         )  # fmt: skip
-
-    def could(self, name: str) -> bool:
-        """Whether a kernel runs on this device at all."""
-        return not kernels.KERNELS[name].why_not(device=torch.device(self.device).type)
 
     def checked(self) -> Settings:
         """The same with every choice made; ConfigError for what can't be."""
