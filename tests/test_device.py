@@ -148,6 +148,24 @@ def test_products_stay_exact_whichever_library_makes_them(monkeypatch):
         matmul.fp32_precision = before
 
 
+def test_torchs_own_products_can_be_asked_for_a_while(monkeypatch):
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
+    if not hasattr(matmul, "fp32_precision"):
+        return
+    before = matmul.fp32_precision
+    with device.torchs_own_products():
+        pass
+    assert matmul.fp32_precision == before
+    try:
+        matmul.fp32_precision = "bf16"
+        monkeypatch.setattr(device, "products", lambda: "oneDNN")
+        with device.torchs_own_products():
+            assert matmul.fp32_precision == "ieee"
+        assert matmul.fp32_precision == "bf16"
+    finally:
+        matmul.fp32_precision = before
+
+
 def test_a_probe_that_rounds_is_seen(monkeypatch):
     real = torch.Tensor.__matmul__
     rounded = lambda a, b: real(a.bfloat16().float(), b.bfloat16().float()) if a.dtype == torch.float32 else real(a, b)  # fmt: skip  # noqa: E731

@@ -14,7 +14,7 @@ from ..batch import pack
 from ..kernels import Dropout, Kernel, counter
 from ..kernels.gate import WORST, against, evaluate
 
-CAP = 512 * 2**20  # bytes of float64 probabilities, three of which autograd keeps
+CAP = 256 * 2**20  # bytes of float64 probabilities, three of which autograd keeps
 
 
 def ratios(
