@@ -32,7 +32,7 @@ FORWARD, BACKWARD = 4, 10  # times n n H K
 TENSORS = {"forward": 4, "backward": 7, "both": 11}  # of (N, H, K): read or written
 # (m, k, n) of products that processors and cards do well in, squares and an encoder's own
 PRODUCTS = {
-    "cpu": ((512, 512, 512), (1024, 1024, 1024), (1024, 768, 3072), (2048, 2048, 2048)),
+    "cpu": ((512, 512, 512), (1024, 1024, 1024), (1024, 768, 3072)),
     "cuda": ((4096, 4096, 4096), (8192, 8192, 8192), (16384, 1024, 4096)),
 }
 SPELL = 0.15  # seconds that each of them is tried for
@@ -69,15 +69,15 @@ def counter() -> FlopCounterMode:
 
 
 def best_rate(call: Callable[[], object], amount: float, device: torch.device) -> float:
-    """`amount` over the shortest call, a second, among those of one SPELL; the first two only warm up."""
+    """`amount` over the shortest call, a second, among those of one SPELL; the first only warms up."""
     shortest, until, done = float("inf"), time.perf_counter() + SPELL, 0
-    while done < 5 or time.perf_counter() < until:
+    while done < 3 or time.perf_counter() < until:
         devices.wait(device)
         start = time.perf_counter()
         call()
         devices.wait(device)
         done, spent = done + 1, time.perf_counter() - start
-        shortest = min(shortest, spent) if done > 2 else shortest
+        shortest = min(shortest, spent) if done > 1 else shortest
     return amount / shortest
 
 
