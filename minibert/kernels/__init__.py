@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -65,6 +65,7 @@ class Kernel:
     pure function of (seed, step, layer, row, head, query, key), alike in any pack and process.
     build(really): '' if it can be built here, or why not; builds it only if `really`, which `choose` asks
     of the kernel that it is about to take.
+    elsewhere: what is different on one device, {"cuda": {"dropout": ""}}; read what `at` gives.
     """
 
     name: str
@@ -77,6 +78,11 @@ class Kernel:
     bias: bool = False
     needs: str = ""
     build: Callable[[bool], str] = lambda really: ""
+    elsewhere: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    def at(self, device: str) -> Kernel:
+        """The kernel as it is on "cpu", "cuda", ..."""
+        return replace(self, **self.elsewhere[device]) if device in self.elsewhere else self
 
     def why_not(
         self,
@@ -88,21 +94,20 @@ class Kernel:
         bias: bool = False,
     ) -> str:
         """'' if it can do all that is asked, else the reasons."""
-        reasons = []
-        if self.needs and importlib.util.find_spec(self.needs) is None:
-            reasons.append(f"needs the package {self.needs}")
-        elif unbuilt := self.build(False):
+        reasons, here = [], self.at(device)
+        if here.needs and importlib.util.find_spec(here.needs) is None:
+            reasons.append(f"needs the package {here.needs}")
+        elif unbuilt := here.build(False):
             reasons.append(unbuilt)
-        if device not in self.devices:
-            reasons.append(f"runs on {', '.join(self.devices)}, not {device}")
-        if dtype not in self.dtypes:
+        if device not in here.devices:
+            reasons.append(f"runs on {', '.join(here.devices)}, not {device}")
+        if dtype not in here.dtypes:
             reasons.append(f"has no {str(dtype).removeprefix('torch.')}")
-        if dropout and not self.dropout:
-            reasons.append("has no dropout")
         for asked, has, word in (
-            (gradients, self.gradients, "gradients"),
-            (window, self.window, "local windows"),
-            (bias, self.bias, "position bias"),
+            (dropout, here.dropout, "dropout"),
+            (gradients, here.gradients, "gradients"),
+            (window, here.window, "local windows"),
+            (bias, here.bias, "position bias"),
         ):
             if asked and not has:
                 reasons.append(f"has no {word}")
@@ -123,13 +128,18 @@ def register(
     bias: bool = False,
     needs: str = "",
     build: Callable[[bool], str] = lambda really: "",
+    elsewhere: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Decorate a kernel function with its name and what it can do (see Kernel)."""
-    if dropout not in ("", "generator", "counter"):
-        raise ConfigError(f'kernel {name}: dropout = {dropout!r} must be "", "generator" or "counter"')
+    elsewhere = elsewhere or {}
+    for word in (dropout, *(there.get("dropout", "") for there in elsewhere.values())):
+        if word not in ("", "generator", "counter"):
+            raise ConfigError(f'kernel {name}: dropout = {word!r} must be "", "generator" or "counter"')
 
     def add(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        KERNELS[name] = Kernel(name, fn, devices, dtypes, dropout, gradients, window, bias, needs, build)
+        KERNELS[name] = Kernel(
+            name, fn, devices, dtypes, dropout, gradients, window, bias, needs, build, elsewhere
+        )
         choose_cached.clear()
         return fn
 
@@ -176,9 +186,12 @@ def available(**wish: object) -> dict[str, str]:
 
 
 def order(device: str, dropout: bool) -> tuple[str, ...]:
-    """In which order `auto` asks the kernels: the written one, then the others as they were registered."""
+    """In which order `auto` asks the kernels: the written one, then those that others registered.
+
+    The rest of this folder is taken by name only: it is there to be read, or raced against.
+    """
     first = CARD if device == "cuda" else DROPPING if dropout and device == "cpu" else ORDER
-    return (*first, *(name for name in KERNELS if name not in first))
+    return (*first, *(name for name in KERNELS if name not in first and name not in OURS))
 
 
 def passed_over(chosen: str, **wish: object) -> dict[str, str]:
@@ -208,13 +221,13 @@ def choose(
     reasons = available(
         device=device, dtype=dtype, dropout=dropout, gradients=gradients, window=window, bias=bias
     )
-    able = [n for n in order(device, dropout) if reasons.get(n) == ""]
-    for found in able if name == "auto" else [n for n in able if n == name]:
-        if not (why := KERNELS[found].build(True)):
+    asked = order(device, dropout) if name == "auto" else (name,)
+    for found in [n for n in asked if reasons.get(n) == ""]:
+        if not (why := KERNELS[found].at(device).build(True)):
             break
         reasons[found] = why
     else:
-        able = [n for n in able if not reasons[n]]
+        able = [n for n in dict.fromkeys((*order(device, dropout), *reasons)) if reasons.get(n) == ""]
         known = "auto" if name == "auto" else f"kernel {name!r}"
         why = "; ".join(f"{n}: {r}" for n, r in reasons.items()) if name == "auto" else reasons.get(name)
         if name != "auto" and name not in KERNELS:
@@ -259,5 +272,15 @@ def attend(
     return kernel.fn(q, k, v, layout, scale=scale, dropout=dropout, **extra)
 
 
-from . import native, padded, reference, sdpa, tiled, varlen  # noqa: E402, F401  each registers itself
+from . import (  # noqa: E402, F401  each registers itself
+    native,
+    oracle,
+    padded,
+    reference,
+    sdpa,
+    tiled,
+    varlen,
+)
 from .gate import check  # noqa: E402, F401
+
+OURS = frozenset(KERNELS)  # what stands in this folder

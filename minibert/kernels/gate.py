@@ -1,6 +1,6 @@
 """The accuracy gate: how wrong a kernel is, forward and backward, beside plain PyTorch.
 
-In:  a registered kernel's name.   Out: its largest errors against float64, in units of the error
+In:  a registered kernel's name.   Out: its largest errors against the oracle, in units of the error
 that the reference kernel makes in the same dtype. Over 2 is a fail (the rule of flash-attention's
 tests): a fixed tolerance would pass a wrong kernel at small values and fail a right one at large.
 """
@@ -40,10 +40,11 @@ class Gate:
 
 
 def check(name: str, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> Gate:
-    """Run kernel `name` on random ragged texts, forward and backward, against float64."""
+    """Run kernel `name` on random ragged texts, forward and backward, against the oracle's float64."""
     from . import Dropout, choose, counter
 
-    kernel = choose(name, device=torch.device(device).type, dtype=dtype)
+    place = torch.device(device).type
+    kernel = choose(name, device=place, dtype=dtype).at(place)
     generator = torch.Generator().manual_seed(seed)
     layout = pack([[0] * n for n in LENGTHS], rows=ROWS[: len(LENGTHS)]).layout.to(device)
     shape = (4, sum(LENGTHS), HEADS)  # q, k, v and the output's gradient
@@ -63,8 +64,8 @@ def check(name: str, dtype: torch.dtype = torch.float32, device: str = "cpu", se
     for tensors, wish, extra in cases:
         low = list(tensors.to(device, dtype))
         plainly = {"kept": counter.masks(layout, HEADS, drop)} if "dropout" in extra else extra
-        wide = {word: x.double() if isinstance(x, Tensor) else x for word, x in plainly.items()}
-        truth = evaluate("reference", [x.double() for x in low], layout, kernel.gradients, wide)
+        wide = {word: x.double() if isinstance(x, Tensor) else x for word, x in extra.items()}
+        truth = evaluate("oracle", [x.double() for x in low], layout, kernel.gradients, wide)
         plain = evaluate("reference", low, layout, kernel.gradients, plainly)
         ours = evaluate(kernel.name, low, layout, kernel.gradients, extra)
         found = against(truth, plain, ours, dtype)
