@@ -273,7 +273,11 @@ def attend(
 
 
 from . import (  # noqa: E402, F401  each registers itself
+    backends,
+    blockmask,
+    loop,
     native,
+    numpy,
     oracle,
     padded,
     reference,

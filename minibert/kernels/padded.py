@@ -4,8 +4,8 @@ What is different: the texts are spread over rectangles (B, T), T the longest of
 tokens from looking at padding. In one rectangle for all, a long text among short ones makes most of it
 padding; in one for each length, as in sdpa.py, a card starts as many small kernels as there are lengths.
 Here it is at most BUCKETS rectangles, and padding under WASTE where so many can do that.
-Where all texts of a rectangle are equally long there is no mask, so that torch takes flash attention. The
-only kernel with a mask.
+Where all texts of a rectangle are equally long there is no mask, so that torch takes flash attention. Of the
+kernels that `auto` takes the only one with a mask.
 
 In:  q, k, v (N, H, K).   Out: (N, H, K).
 """
@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend
 
 from ..batch import Layout
 from . import ALL, Dropout, register
@@ -46,15 +47,16 @@ def padded(
     dropout: Dropout | None = None,
     window: tuple[int, int] | None = None,
     bias: Tensor | None = None,
+    by: SDPBackend | None = None,
 ) -> Tensor:
-    """(N, H, K) x 3 -> (N, H, K)."""
+    """(N, H, K) x 3 -> (N, H, K). by: with this backend of torch, or not at all (backends.py)."""
     if not layout.lengths:
         return q.clone()
     rectangles, cells = layout.keep("padded", lambda: spread(layout.lengths, q.device))
     total = rectangles[-1].cells.stop
     q, k, v = (x.new_zeros(total, *x.shape[1:]).index_copy(0, cells, x) for x in (q, k, v))
     outputs = [
-        attended(*(x[one.cells] for x in (q, k, v)), one, added_to(layout, one.length, window, bias, q), dropout, scale)
+        attended(*(x[one.cells] for x in (q, k, v)), one, added_to(layout, one.length, window, bias, q), dropout, scale, by)
         for one in rectangles
     ]  # fmt: skip
     return torch.cat(outputs).index_select(0, cells)  # (N, H, K)
@@ -68,13 +70,14 @@ def attended(
     added: Tensor | None,
     dropout: Dropout | None,
     scale: float,
+    by: SDPBackend | None,
 ) -> Tensor:
     """Attention of one rectangle's texts. (B * T, H, K) x 3 -> (B * T, H, K)."""
     q, k, v = (x.unflatten(0, (-1, one.length)).transpose(1, 2) for x in (q, k, v))  # (B, H, T, K)
     mask = one.mask
     if added is not None:
         mask = added if mask is None else added.where(mask, float("-inf"))
-    context = fused(q, k, v, mask, dropout, scale)  # (B, H, T, K)
+    context = fused(q, k, v, mask, dropout, scale, by)  # (B, H, T, K)
     return context.transpose(1, 2).flatten(0, 1)
 
 

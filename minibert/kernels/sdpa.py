@@ -33,8 +33,9 @@ def sdpa(
     dropout: Dropout | None = None,
     window: tuple[int, int] | None = None,
     bias: Tensor | None = None,
+    by: SDPBackend | None = None,
 ) -> Tensor:
-    """(N, H, K) x 3 -> (N, H, K)."""
+    """(N, H, K) x 3 -> (N, H, K). by: with this backend of torch, or not at all (backends.py)."""
     groups, order, back = plan(layout, q.device)
     if order is not None:
         q, k, v = (x.index_select(0, order) for x in (q, k, v))  # texts of equal length side by side
@@ -43,7 +44,7 @@ def sdpa(
         end = start + count * length
         q_g, k_g, v_g = (x[start:end].unflatten(0, (count, length)).transpose(1, 2) for x in (q, k, v))
         added = added_to(layout, length, window, bias, q)  # None in BERT, and then no mask is built
-        context = fused(q_g, k_g, v_g, added, dropout, scale)  # (count, H, length, K)
+        context = fused(q_g, k_g, v_g, added, dropout, scale, by)  # (count, H, length, K)
         outputs.append(context.transpose(1, 2).flatten(0, 1))  # (count * length, H, K)
         start = end
     if not outputs:
@@ -53,17 +54,26 @@ def sdpa(
 
 
 def fused(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: Dropout | None, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    dropout: Dropout | None,
+    scale: float,
+    by: SDPBackend | None = None,
 ) -> Tensor:
     """torch's attention on rectangles (B, H, T, K); mask: bool, True where a query may look, or added numbers.
 
-    On a card never by cuDNN, which torch prefers on an H100: from torch 2.11 to 2.13 its backward pass with a
+    by: the backend; None leaves it to torch. On a card then never by cuDNN, which torch prefers on an H100: from torch 2.11 to 2.13 its backward pass with a
     mask gives NaN where T is 64 more than a multiple of 128 (pytorch #196678), and without one there are
     others (cudnn-frontend #160, #1072). Without a mask torch then takes flash attention, with one its
     memory-efficient kernel. The switch is the whole process's, in torch, and is put back.
     """
     share = dropout.p if dropout else 0.0
-    with sdpa_kernel(NOT_CUDNN) if q.is_cuda else contextlib.nullcontext():
+    if mask is not None and mask.dim() == 3:  # on a CPU a fused kernel takes four axes only
+        mask = mask[None]  # (1, H, T, T)
+    may = [by] if by else NOT_CUDNN if q.is_cuda else None
+    with sdpa_kernel(may) if may else contextlib.nullcontext():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=share, scale=scale)
 
 
