@@ -99,7 +99,7 @@ MEETING = {
 # A package from elsewhere -> the units that may import it. Not listed: nobody may.
 ELSEWHERE = {
     "torch": "batch compiled kernels dropout variants pooling sentence saving loading trace encoder heads processes several wordrows optim lora recompute oracle device train learner pretrain ask safefile checkpoint model verify fit standing resume outset speed nonfinite bench",
-    "numpy": "bench metrics train learner outset masking pretrain tokenize align model data baseline fit predict results scratch answers counts taggers mismatch",
+    "numpy": "bench kernels metrics train learner outset masking pretrain tokenize align model data baseline fit predict results scratch answers counts taggers mismatch",
     "pandas": "data predict results",
     "sklearn": "baseline taggers",
     "safetensors": "safefile checkpoint sentence verify scratch resume",

@@ -22,7 +22,7 @@ from minibert import batch as batches
 from minibert import dropout, encoder, heads, pooling, variants
 from minibert.batch import PackedBatch, pad, unpad
 from minibert.families import reads
-from minibert.kernels import Dropout, counter, padded, reference, sdpa, tiled
+from minibert.kernels import Dropout, blockmask, counter, loop, numpy, oracle, padded, reference, sdpa, tiled
 from minibert.scratch import encoder as np_encoder
 from minibert.scratch import heads as np_heads
 from minibert.scratch import layers as np_layers
@@ -140,7 +140,11 @@ FILES = (
     reference,
     sdpa,
     padded,
+    loop,
+    blockmask,
     tiled,
+    numpy,
+    oracle,
     counter,
     np_layers,
     np_encoder,
@@ -154,17 +158,18 @@ def calls():
     q, k, v = torch.randn(3, 18, 4, 6)
     for module, inputs in modules():
         yield lambda module=module, inputs=inputs: module(*inputs)
-    for kernel in (reference.reference, sdpa.sdpa, padded.padded):
+    for kernel in (reference.reference, sdpa.sdpa, padded.padded, loop.loop, oracle.oracle):
         for extra in ({}, {"window": (1, 2)}, {"bias": torch.randn(4, 2 * 11 - 1)}):
             yield lambda kernel=kernel, extra=extra: kernel(q, k, v, batch.layout, scale=0.4, **extra)
     dropout = Dropout(0.1)
-    yield (
-        lambda: (
-            tiled.tiled(*(x.requires_grad_() for x in (q, k, v)), batch.layout, scale=0.4, dropout=dropout)
-            .sum()
-            .backward()
+    yield lambda: blockmask.blockmask(q, k, v, batch.layout, scale=0.4)
+    for kernel in (tiled.tiled, numpy.numpy, oracle.oracle):
+        learnt = [x.clone().requires_grad_() for x in (q, k, v)]
+        yield (
+            lambda kernel=kernel, learnt=learnt: (
+                kernel(*learnt, batch.layout, scale=0.4, dropout=dropout).sum().backward()
+            )
         )
-    )
     masks = counter.masks(batch.layout, 4, dropout)
     yield lambda: reference.reference(q, k, v, batch.layout, scale=0.4, kept=masks)
     span = heads.Span(toy_config(), None)

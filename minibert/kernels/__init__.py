@@ -275,10 +275,13 @@ def attend(
 from . import (  # noqa: E402, F401  each registers itself
     backends,
     blockmask,
+    compiled,
+    flex,
     loop,
     native,
     numpy,
     oracle,
+    packages,
     padded,
     reference,
     sdpa,
