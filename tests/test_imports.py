@@ -119,6 +119,8 @@ INSIDE = {
     "pyarrow": "data predict",
     "tokenizers": "tokenize",
     "huggingface_hub": "catalogue",
+    "flash_attn": "kernels",
+    "xformers": "kernels",
 }
 # Modules and calls that stand in one file.
 PLATFORM = {"fcntl", "msvcrt", "resource", "signal"}

@@ -63,6 +63,7 @@ def test_other_forms_of_pack(name, lengths, monkeypatch):
     passes(name, torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HERE)
 def test_texts_of_more_than_a_thousand_tokens(name, monkeypatch):
     monkeypatch.setattr(gate, "LENGTHS", (1030, 3))
@@ -217,9 +218,9 @@ def test_what_a_kernel_can_may_differ_by_device():
 
 
 def test_importing_the_kernels_loads_no_compiler():
-    script = "import sys, minibert.kernels\nprint([m for m in sys.modules if m.split('.')[:2] == ['torch', '_dynamo'] or 'flex' in m])"
+    script = "import sys, minibert.kernels; print({'torch._dynamo', 'torch.nn.attention.flex_attention'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['minibert.kernels.flex']"
+    assert done.stdout.strip() == "set()"
 
 
 # --- torch's backends by name ---------------------------------------------------------------------
@@ -297,15 +298,16 @@ def test_flex_compiles_once_for_all_lengths():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gradients", [False, True])
-def test_what_inductor_made_of_the_textbook_is_told(gradients):
+@pytest.mark.parametrize("lengths", [(7, 7), (5, 9)], ids=str)
+def test_what_inductor_made_of_the_textbook_is_told(lengths):
+    """Of the unmasked textbook torch 2.13 makes fused attention; where it doesn't, the word is the other one."""
     if why := compiled.missing():
         pytest.skip(f"compiled {why}")
-    layout = pack([[0] * n for n in (5, 9)]).layout
-    tensors = [torch.randn(14, 2, 16, requires_grad=gradients) for _ in range(3)]
-    told = {n: compiled.made_of(n, *tensors, layout=layout, scale=0.25) for n in ("compiled", "compiled_own")}
-    assert told["compiled_own"] == "fused softmax, own code"
-    assert told["compiled"] in ("pattern-matched into SDPA", "fused softmax, own code")
+    layout, own = pack([[0] * n for n in lengths]).layout, "fused softmax, own code"
+    tensors = torch.randn(3, 14, 2, 16)
+    assert compiled.made_of("compiled_own", *tensors, layout=layout, scale=0.25) == own
+    told = compiled.made_of("compiled", *tensors, layout=layout, scale=0.25)
+    assert told == ("pattern-matched into SDPA" if lengths == (7, 7) else own)
 
 
 # --- packages that are not here: what they are asked -----------------------------------------------

@@ -2,9 +2,9 @@
 
 What is different: q k^T, softmax and the product with v are written down as in the paper, with a mask, as
 most BERTs have them, and inductor turns that into code, forward and backward. Two things can come of it, and
-`made_of` says which: inductor knows the textbook by sight and may put torch's fused attention in its place,
-or it writes a loop of its own for scale, mask, softmax and dropout between two ordinary matrix products.
-`compiled_own` forbids the first. Why its own code is faster than the textbook: (n, n) is read and written
+`made_of` says which: inductor knows the textbook by sight and may put torch's fused attention in its place
+(on a CPU, with torch 2.13, where nothing is padded, dropped or learnt), or it writes a loop of its own for
+scale, mask, softmax and dropout between two ordinary matrix products. `compiled_own` forbids the first. Why its own code is faster than the textbook: (n, n) is read and written
 once and not five times. Why it is slower than fused attention: it is still written, and kept for the backward
 pass; and padding is computed. Compiling takes from seconds to a minute, once for each dtype and head width.
 
@@ -67,7 +67,7 @@ def over_rectangle(
     """The compiled textbook on all texts, padded to the longest. (N, H, K) x 3 -> (N, H, K)."""
     if not layout.lengths:
         return q.clone()
-    hidden = layout.keep(("compiled", q.dtype), lambda: hiding(layout, q))  # (B, 1, 1, T)
+    hidden = layout.keep(("compiled", q.dtype), lambda: hiding(layout, q))
     q, k, v = (pad(x, layout)[0].transpose(1, 2) for x in (q, k, v))  # each (B, H, T, K)
     with named(name):
         context = code(by_sight, scale, dropout.p if dropout else 0.0)(q, k, v, hidden)  # (B, H, T, K)
@@ -79,20 +79,23 @@ def code(by_sight: bool, scale: float, p: float) -> Callable[..., Tensor]:
     """`textbook`, compiled for this scale and dropout. by_sight: inductor may replace what it recognises."""
 
     # Numbers that stand in the code, and none that are given to it: inductor recognises no others.
-    def fixed(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
+    def fixed(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
         return textbook(q, k, v, hidden, scale, p)
 
     return torch.compile(fixed, dynamic=True, options={"pattern_matcher": by_sight})
 
 
-def textbook(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, scale: float, p: float) -> Tensor:
-    """(B, H, T, K) x 3, and what is added to scores, (B, 1, 1, T) -> (B, H, T, K)."""
-    probs = (q @ k.transpose(-2, -1) * scale + hidden).softmax(-1)  # (B, H, T, T)
+def textbook(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, scale: float, p: float) -> Tensor:
+    """(B, H, T, K) x 3, and `hiding` -> (B, H, T, K)."""
+    scores = q @ k.transpose(-2, -1) * scale  # (B, H, T, T)
+    probs = (scores if hidden is None else scores + hidden).softmax(-1)  # (B, H, T, T)
     return (F.dropout(probs, p) if p else probs) @ v  # (B, H, T, K)
 
 
-def hiding(layout: Layout, like: Tensor) -> Tensor:
-    """(B, 1, 1, T): 0 on real tokens, -inf on padding. Once a batch."""
+def hiding(layout: Layout, like: Tensor) -> Tensor | None:
+    """What is added to scores: (B, 1, 1, T), 0 on real tokens, -inf on padding; None without padding."""
+    if set(layout.lengths) == {layout.max_seqlen}:
+        return None
     _, real = pad(like, layout)  # (B, T)
     return torch.zeros_like(real, dtype=like.dtype).masked_fill(~real, -torch.inf)[:, None, None]
 
