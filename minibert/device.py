@@ -218,6 +218,14 @@ def float32_as(word: str) -> Iterator[None]:
         setattr(settings, name, before)
 
 
+def in_tf32() -> bool:
+    """Whether a card makes float32 matrix products in TF32 just now."""
+    settings = torch.backends.cuda.matmul
+    return getattr(settings, "fp32_precision", "") == "tf32" or (
+        not hasattr(settings, "fp32_precision") and settings.allow_tf32
+    )
+
+
 def number(name: str | torch.dtype) -> torch.dtype:
     """The dtype of parameters called `name`, or that dtype itself; "auto" is float32."""
     name = str(name).removeprefix("torch.")
@@ -237,9 +245,24 @@ def no_flash() -> str:
     """'' if torch's flash attention runs on every card here, or why not."""
     if not torch.backends.cuda.is_flash_attention_available():
         return "needs a torch that was built with flash attention for CUDA"
+    return no_ampere()
+
+
+def no_triton() -> str:
+    """'' if Triton's programs run on every card here, or why not."""
+    return no_ampere() if torch.version.cuda else "needs a torch that was built for CUDA"
+
+
+def no_ampere() -> str:
+    """'' if every card here is of Ampere or newer, or which one is not."""
     cards = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     old = [card for card in cards if torch.cuda.get_device_capability(card) < (8, 0)]
     return f"needs cards from Ampere on, and {torch.cuda.get_device_name(old[0])} is older" if old else ""
+
+
+def current(x: torch.Tensor) -> contextlib.AbstractContextManager:
+    """Inside, the card that holds x is the one that programs are launched on."""
+    return torch.cuda.device_of(x)
 
 
 @contextlib.contextmanager

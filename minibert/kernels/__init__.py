@@ -33,9 +33,9 @@ ORDER = ("sdpa", "padded", "reference")
 # times as fast as sdpa's fallback there, tiled on a par with it (docs/evidence.md). Both drop the same, so
 # that what is learned does not hang on a compiler, and their memory grows with n alone.
 DROPPING = ("native", "tiled", *ORDER)
-# ... and on a card: varlen takes the pack as it is, in one launch; it has no dropout, so that training with
-# dropout on attention takes padded, which has few rectangles where sdpa has as many as there are lengths.
-CARD = ("varlen", "padded", "sdpa", "reference")
+# ... and on a card: varlen takes the pack as it is, in one launch; triton, too, and has dropout and float32.
+# Without the package triton, padded: it has few rectangles where sdpa has as many as there are lengths.
+CARD = ("varlen", "triton", "padded", "sdpa", "reference")
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # What a kernel made of torch's own operations can do, by `register`'s words.
@@ -286,6 +286,7 @@ from . import (  # noqa: E402, F401  each registers itself
     reference,
     sdpa,
     tiled,
+    triton,
     varlen,
 )
 from .gate import check  # noqa: E402, F401
