@@ -79,6 +79,7 @@ setup(
             "build",
         ],
         "browser": ["playwright>=1.40"],
+        "triton": ["triton>=3.7; platform_system == 'Linux'"],
         "peers": ["transformers>=5", "accelerate>=1.1", "sentence-transformers>=5"],
     },
     entry_points={"console_scripts": ["minibert = minibert.cli:app"]},

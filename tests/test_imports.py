@@ -108,6 +108,7 @@ ELSEWHERE = {
     "jinja2": "report",
     "markupsafe": "report",
     "typer": "cli",
+    "triton": "kernels",  # in triton_code.py alone, which is imported inside a function
 }
 # ... and inside a function only, because it is optional or slow to load.
 INSIDE = {
@@ -326,7 +327,7 @@ for place, name in ((signal, "SIGHUP"), (os, "O_DIRECTORY")):
         delattr(place, name)
 import minibert
 for found in pkgutil.walk_packages(minibert.__path__, "minibert."):
-    if not found.name.endswith("__main__"):
+    if not found.name.endswith(("__main__", "triton_code")):  # which needs the package triton
         importlib.import_module(found.name)
 from minibert import system
 with system.lock(sys.argv[2] + ".lock"), system.Stop() as stop:

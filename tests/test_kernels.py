@@ -283,7 +283,9 @@ def test_auto_takes_the_first_of_the_written_order(registry):
     assert kernels.choose("auto", dropout=True).name == "tiled", "tests compile nothing"
     assert kernels.choose("auto", dropout=True, window=True).name == "sdpa"
     assert kernels.CARD == ("varlen", "padded", "sdpa", "reference")
-    assert kernels.choose("auto", dropout=True, device="cuda").name == "padded"
+    assert kernels.CARD_DROPPING == ("varlen", "triton", "padded", "sdpa", "reference")
+    able = kernels.KERNELS["triton"].why_not("cuda") == ""
+    assert kernels.choose("auto", dropout=True, device="cuda").name == ("triton" if able else "padded")
     able = list(kernels.ORDER)
     while able:
         assert kernels.choose("auto").name == able[0]
@@ -687,12 +689,18 @@ def a_card(monkeypatch, capability=(8, 0), built=True):
     monkeypatch.setattr(kernels, "choose_cached", {})
 
 
-def test_a_card_takes_varlen_and_with_dropout_padded_and_says_why(monkeypatch):
+def test_a_card_takes_varlen_and_with_dropout_triton_or_padded_and_says_why(monkeypatch, registry):
     a_card(monkeypatch)
     wish = {"device": "cuda", "dtype": torch.bfloat16, "gradients": True}
     assert kernels.choose("auto", **wish).name == "varlen" and kernels.passed_over("varlen", **wish) == {}
-    assert kernels.choose("auto", **wish, dropout=True).name == "padded"
-    assert kernels.passed_over("padded", **wish, dropout=True) == {"varlen": "has no dropout"}
+    here = {"needs": "", "build": lambda really: ""}
+    for able, taken in (({"needs": "no_such_package"}, "padded"), (here, "triton")):
+        kernels.KERNELS["triton"] = dataclasses.replace(kernels.KERNELS["triton"], **able)
+        kernels.choose_cached.clear()
+        assert kernels.choose("auto", **wish, dropout=True).name == taken
+        why = {"varlen": "has no dropout", "triton": "needs the package no_such_package"}
+        why = why if taken == "padded" else {"varlen": "has no dropout"}
+        assert kernels.passed_over(taken, **wish, dropout=True) == why
     assert kernels.choose("auto", **wish, window=True).name == "varlen"
     assert kernels.choose("auto", **wish, bias=True).name == "padded", "MPNet"
     assert kernels.choose("auto", device="cuda").name == "padded", "in float32"

@@ -114,7 +114,7 @@ def read(folder, name):
 @pytest.mark.parametrize("kernel", ["auto", "sdpa", "padded"])
 def test_a_run_on_the_card(weights, tmp_path, monkeypatch, dtype, kernel, still):
     """Trains, keeps its best epoch, tests and saves there, in every number format; no step makes the host wait."""
-    from minibert import optim, train
+    from minibert import kernels, optim, train
 
     def strict(real):
         def call(*words, **options):
@@ -137,7 +137,8 @@ def test_a_run_on_the_card(weights, tmp_path, monkeypatch, dtype, kernel, still)
     made = read(tmp_path / "out", "environment.json")
     assert made["device"].startswith("cuda")
     if kernel == "auto" and made["dtype"] == "bfloat16":
-        assert made["kernel"] == ("varlen" if still else "padded")
+        able = kernels.KERNELS["triton"].why_not("cuda") == ""
+        assert made["kernel"] == ("varlen" if still else "triton" if able else "padded")
     lines = (tmp_path / "out" / "history.jsonl").read_text(encoding="utf-8").splitlines()
     assert all(x["peak_memory"] > 0 for x in map(json.loads, lines) if x["event"] == "step")
 
@@ -172,9 +173,10 @@ def test_why_a_card_trains_by_this_kernel(monkeypatch):
     monkeypatch.setattr(kernels, "choose_cached", {})
     monkeypatch.setattr(kernels, "KERNELS", dict(kernels.KERNELS))
     kernels.KERNELS["varlen"] = dataclasses.replace(kernels.KERNELS["varlen"], build=lambda really: "")
+    kernels.KERNELS["triton"] = dataclasses.replace(kernels.KERNELS["triton"], needs="no_such_package")
     wish = {"device": "cuda", "dtype": torch.bfloat16, "gradients": True, "dropout": True}
     assert kernel_why("auto", "padded", wish) == (
-        "varlen has no dropout; texts of like length share a rectangle, at most 8 a micro-batch; "
+        "varlen has no dropout; triton needs the package no_such_package; texts of like length share a rectangle, at most 8 a micro-batch; "
         "[model] attention_dropout = 0 would take varlen"
     )
     assert kernel_why("auto", "varlen", {**wish, "dropout": False}) == "the first that auto asks"

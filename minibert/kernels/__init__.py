@@ -33,9 +33,12 @@ ORDER = ("sdpa", "padded", "reference")
 # times as fast as sdpa's fallback there, tiled on a par with it (docs/evidence.md). Both drop the same, so
 # that what is learned does not hang on a compiler, and their memory grows with n alone.
 DROPPING = ("native", "tiled", *ORDER)
-# ... and on a card: varlen takes the pack as it is, in one launch; triton, too, and has dropout and float32.
-# Without the package triton, padded: it has few rectangles where sdpa has as many as there are lengths.
-CARD = ("varlen", "triton", "padded", "sdpa", "reference")
+# ... and on a card: varlen takes the pack as it is, in one launch. Where it can't, padded has few rectangles,
+# sdpa as many as there are lengths.
+CARD = ("varlen", "padded", "sdpa", "reference")
+# ... with dropout, which varlen lacks: triton takes the pack as it is, too, and drops what native and tiled
+# drop. Without dropout, so in float32, torch's own are left to it: Triton is at home on tensor cores.
+CARD_DROPPING = ("varlen", "triton", *CARD[1:])
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # What a kernel made of torch's own operations can do, by `register`'s words.
@@ -190,7 +193,8 @@ def order(device: str, dropout: bool) -> tuple[str, ...]:
 
     The rest of this folder is taken by name only: it is there to be read, or raced against.
     """
-    first = CARD if device == "cuda" else DROPPING if dropout and device == "cpu" else ORDER
+    plain, dropping = {"cuda": (CARD, CARD_DROPPING), "cpu": (ORDER, DROPPING)}.get(device, (ORDER, ORDER))
+    first = dropping if dropout else plain
     return (*first, *(name for name in KERNELS if name not in first and name not in OURS))
 
 

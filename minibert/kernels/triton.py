@@ -40,16 +40,22 @@ def missing(really: bool = False) -> str:
 def sizes(width: int, dtype: torch.dtype, longest: int, dropout: bool, backward: bool) -> dict[str, int]:
     """A program's tile, the steps it walks in, its warps, and how many steps ahead are fetched.
 
-    No tile is larger than the longest text asks for. 128 x 64 in half precision, with heads of 64: sums and
-    scores fill a warp's registers, and what is fetched ahead 64 kB of shared memory, which every card from
-    Ampere on has. Four warps make the forward pass; the draws of dropout and the backward pass, which holds
-    two more rectangles, want the registers of eight. float32 takes twice the room, and heads of 128, too.
+    Half precision, heads up to 64: 128 x 64, whose sums and scores fill the registers of four warps; the draws
+    of dropout and the backward pass, which holds two rectangles more, want those of eight. What is fetched
+    ahead takes at most 81 kB of shared memory, which every card from Ampere on has; heads of 128 take half the
+    tile for that. float32 has no tensor cores, and each thread holds its operands' whole width: 64 x 32 would
+    spill kilobytes a thread. (Registers, spills, shared memory: as ptxas tells them for Hopper; unmeasured.)
+    No tile is larger than the longest text asks for.
     """
+    if dtype == torch.float32:
+        tile, step, warps, stages = 32, 32, 8, 2
+    elif width > 64:
+        tile, step, warps, stages = 64, 32, 4, 2
+    else:
+        tile, step, warps, stages = 128, 64, 8 if dropout or backward else 4, 3
     fits = max(16, 1 << (longest - 1).bit_length())  # the least that a product of Triton's takes is 16
-    large = (dtype == torch.float32) + (width > 64)
-    tile, step = min(fits, (128, 64, 32)[large]), min(fits, (64, 32, 32)[large])
-    warps = 8 if tile * step >= 128 * 64 and (dropout or backward) else 4
-    return {"TILE": tile, "STEP": step, "num_warps": warps, "num_stages": 2 if large else 3}
+    warps = warps if fits >= tile else 4
+    return {"TILE": min(fits, tile), "STEP": min(fits, step), "num_warps": warps, "num_stages": stages}
 
 
 def tiles(layout: Layout, tile: int) -> Tensor:

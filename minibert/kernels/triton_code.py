@@ -260,7 +260,9 @@ def backward_keys(
         text_key, text_c, text_d = text_words(rows, text, word_a, word_b, word_c, word_d)
     dk_t = tl.zeros((TILE, COLUMNS), tl.float32)
     dv_t = tl.zeros((TILE, COLUMNS), tl.float32)
-    begin, _, end = reach(first, length, right, left, TILE, STEP, WINDOW)  # who looks left stands to the right
+    begin, _, end = reach(
+        first, length, right, left, TILE, STEP, WINDOW
+    )  # who looks left stands to the right
     for at in range(begin, end, STEP):
         queries = at + tl.arange(0, STEP)
         q_b = rectangle(q, q_token, queries, length, WIDTH, COLUMNS, True)
