@@ -539,13 +539,13 @@ def bench_attention(
     no_memory: Annotated[bool, typer.Option("--no-memory", help="Don't measure memory.")] = False,
     busy: Annotated[bool, typer.Option("--busy", help="Measure on a card that is busy, too.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="One small case, half a minute.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for attention.json and attention.csv.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the page, PNGs, JSON and CSV.")] = None,
     compare: Annotated[Path | None, typer.Option(help="An earlier attention.json: what got slower.")] = None,
     kernel_file: KernelFile = None,
     debug: Debug = False,
 ) -> None:
     """Time attention kernels against each other, and say how wrong each is."""
-    from .bench import attention, table
+    from .bench import attention, page, table
     from .bench import compare as comparing
     from .progress import say
 
@@ -558,6 +558,7 @@ def bench_attention(
     document = attention.run(settings.quick() if quick else settings, say)
     if out:
         table.write(document, out)
+        say(f"the page: {page.write(document, table.lines(document), out)}")
     say("\n".join([table_text(table.lines(document)), "", *table.footnotes(document)]), sys.stdout)
     if old:
         lines, notes = comparing.compared(document, old)

@@ -107,6 +107,7 @@ ELSEWHERE = {
     "tokenizers": "tokenize",
     "jinja2": "report",
     "markupsafe": "report",
+    "matplotlib": "bench",
     "typer": "cli",
     "triton": "kernels",  # in triton_code.py alone, which is imported inside a function
 }
@@ -114,6 +115,7 @@ ELSEWHERE = {
 INSIDE = {
     "transformers": "oracle",
     "torch": "trackers",
+    "jinja2": "bench",
     "pandas": "model",
     "rich": "progress",
     "openpyxl": "data",

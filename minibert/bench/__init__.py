@@ -11,6 +11,8 @@
     compare.py      two files of results: what got slower
     calibrate.py    whether the clock and the intervals can be trusted on this machine
     table.py        rows as text, JSON and CSV
+    page.py         rows as one page (page.html.j2), with its pictures
+      pictures.py   one function a picture
 
 In:  names of kernels, shapes, lengths.   Out: rows (attention.py says what stands in one).
 """
