@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -31,7 +32,15 @@ def test_the_hour_names_many_symbols():
 
 
 @pytest.mark.parametrize(
-    "page", ["docs/hour.md", "docs/several.md", "docs/training.md", "README.md", "CONTRIBUTING.md"]
+    "page",
+    [
+        "docs/hour.md",
+        "docs/several.md",
+        "docs/training.md",
+        "docs/kernels.md",
+        "README.md",
+        "CONTRIBUTING.md",
+    ],
 )
 def test_every_file_and_symbol_named_exists(page):
     for word in named_in(page):
@@ -52,7 +61,9 @@ def commands(page: str) -> list[str]:
     return [line.split("#")[0].strip() for line in lines]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/hour.md", "docs/several.md", "docs/training.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/hour.md", "docs/several.md", "docs/training.md", "docs/kernels.md"]
+)
 def test_every_command_shown_is_one_that_the_program_has(page):
     from typer.main import get_command
 
@@ -89,11 +100,69 @@ def test_the_readme_names_every_file_of_the_package():
         ), path.name
 
 
-def test_the_drawing_is_what_its_script_draws():
-    spec = importlib.util.spec_from_file_location("draw_pack", ROOT / "docs" / "draw_pack.py")
+def script(name: str):
+    """A script of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "pack.svg").read_text("utf-8") == module.draw()
+    return module
+
+
+@pytest.mark.parametrize("name", ["pack", "tiles"])
+def test_a_drawing_is_what_its_script_draws(name):
+    assert (ROOT / "docs" / f"{name}.svg").read_text("utf-8") == script(f"draw_{name}").draw()
+
+
+def test_the_tiles_that_are_drawn_give_the_softmax():
+    """... and the kernel that the drawing names computes the same numbers."""
+    import numpy as np
+
+    drawn = script("draw_tiles")
+    largest, _, _, total, sums = list(drawn.steps())[-1]
+    weights = np.exp(drawn.SCORES) / np.exp(drawn.SCORES).sum()
+    assert sums / total == pytest.approx(weights @ drawn.VALUES, rel=1e-12)
+    assert largest + np.log(total) == pytest.approx(np.log(np.exp(drawn.SCORES).sum()), rel=1e-12)
+    code = (ROOT / "minibert" / "kernels" / "tiled.py").read_text("utf-8")
+    page = (ROOT / "docs" / "kernels.md").read_text("utf-8")
+    for name in ("most", "larger", "shrink", "probs", "total", "sums", "lse"):
+        assert re.search(rf"\b{name}\b", code) and f"`{name}`" in page, name
+
+
+def test_the_page_for_kernel_writers_names_every_kernel():
+    from minibert.kernels import OURS
+
+    page = (ROOT / "docs" / "kernels.md").read_text("utf-8")
+    assert not [name for name in OURS if f"`{name}`" not in page]
+
+
+@pytest.mark.slow
+def test_a_kernel_is_added_as_the_page_says(tmp_path, minilm):
+    """Every step of "Add your kernel", to the letter: the file, the gate, the bench, and a run."""
+    page = (ROOT / "docs" / "kernels.md").read_text("utf-8")
+    steps = page[page.index("# Add your kernel") :]
+    mine, gate = re.findall(r"```python\n(.*?)```", steps, re.S)
+    (tmp_path / "mine.py").write_text(mine, "utf-8")
+
+    def done(*words: str) -> str:
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        found = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", env=env
+        )
+        assert found.returncode == 0, found.stderr
+        return found.stdout
+
+    assert "passed=True" in done("-c", gate)
+    shown = re.findall(r"^minibert ([^\n]+)$", steps, re.M)
+    assert [line.split()[0] for line in shown] == ["bench", "verify", "run"]
+    for line in shown:
+        few = ["--set", "train.epochs=1", "--set", "train.examples=40"] if line.startswith("run") else []
+        out = done("-m", "minibert", *line.split(), *few)
+        if line.startswith("bench"):
+            rows = json.loads((tmp_path / "bench" / "attention.json").read_text("utf-8"))["rows"]
+            mines = [row for row in rows if row["kernel"] == "mine"]
+            assert mines and all(row["outcome"] == "ok" and row["verdict"] == "PASS" for row in mines), out
+    environment = json.loads((tmp_path / "runs" / "reuters8" / "environment.json").read_text("utf-8"))
+    assert "mine" in json.dumps(environment)
 
 
 @pytest.mark.slow
