@@ -8,10 +8,10 @@ main:             ## the main job: a fine-tuned classifier and its report in min
 	minibert run reuters8
 
 test:             ## the fast tests
-	python -m pytest
+	python -m pytest -n auto
 
 slow:             ## every test that this machine can run
-	python -m pytest -m "slow or browser or reference or gpu"
+	python -m pytest -n auto -m "slow or browser or reference or gpu"
 
 lint:             ## style
 	ruff check .

@@ -71,6 +71,7 @@ setup(
         "tensorboard": ["tensorboard>=2.18"],
         "test": [
             "pytest>=8",
+            "pytest-xdist>=3.5",
             "hypothesis>=6",
             "ruff",
             "openpyxl>=3.1",

@@ -84,7 +84,7 @@ def test_every_command_shown_is_one_that_the_program_has(page):
 def test_the_readme_and_ci_run_the_same_commands():
     readme, ci = ((ROOT / name).read_text("utf-8") for name in ("README.md", ".ci/run"))
     assert "minibert run reuters8\n" in readme and "minibert run reuters8 " in ci
-    assert "python -m pytest\n" in readme and "python -m pytest\n" in ci
+    assert "python -m pytest -n auto\n" in readme and "python -m pytest -n auto\n" in ci
     for shell in ("&&", "make ", "bash "):
         blocks = re.findall(r"```.*?```", readme, re.S)
         assert not any(shell in block for block in blocks), f"the README's commands need {shell!r}"
