@@ -68,7 +68,7 @@ class Tiles(torch.autograd.Function):
         q, k, v, draws, out, lse = ctx.saved_tensors
         lengths, scale, p = ctx.rest
         arrays = [x.detach().to(wide(x.dtype)).numpy() for x in (q, k, v, out, lse, grad)]
-        found = [np.empty_like(x) for x in arrays[:3]]  # dq, dk, dv, each (N, H, K)
+        found = [np.empty_like(x) for x in arrays[:3]]  # dq, dk, dv
         for text, head in each(lengths, q.shape[1]):
             one = draws[:, text, head] if p else None  # (2, n)
             parts = backward(*(x[text, head] for x in arrays), scale, p, one)

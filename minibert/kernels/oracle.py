@@ -38,7 +38,7 @@ from . import FLOATS, Dropout, register
 from .counter import dropped, query_keys
 from .reference import between
 
-CELLS = 2**24  # of (h, n, n) at once, 134 MB each: what is right at 8,192 tokens is worth knowing, too
+CELLS = 2**24  # scores at once, 134 MB: what is right at 8,192 tokens is worth knowing, too
 
 
 @register(
