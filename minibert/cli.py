@@ -36,7 +36,7 @@ app.add_typer(weights_app, name="weights")
 bench_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="How fast, how hungry and how wrong attention kernels are, beside each other.",
+    help="How fast, how hungry and how wrong attention kernels are, and the whole encoder, beside others.",
     epilog="Example:  minibert bench attention --quick",
 )
 app.add_typer(bench_app, name="bench")
@@ -563,6 +563,40 @@ def bench_attention(
     if old:
         lines, notes = comparing.compared(document, old)
         say("\n".join(["", f"beside {compare}:", table_text(lines), *notes]), sys.stdout)
+
+
+@bench_app.command(
+    "encoder",
+    epilog="Examples:  minibert bench encoder --quick   |   minibert bench encoder --peers benchmarks/peers "
+    "--out runs/bench   |   minibert bench encoder --texts csv:data.csv:text --model bert-base-uncased",
+)
+@verb
+def bench_encoder(
+    model: Annotated[str, typer.Option(help="A catalogue name, a folder, or a hub id.")] = "all-MiniLM-L6-v2",
+    texts: Annotated[
+        str, typer.Option(help="A task, whose test texts are read, or csv:FILE:COLUMN.")
+    ] = "reuters8",
+    examples: Annotated[int, typer.Option(help="So many of the texts.", min=1)] = 512,
+    max_tokens: Annotated[int, typer.Option(help="Of a text; the rest is cut off.", min=3)] = 256,
+    rounds: Annotated[int, typer.Option(help="In which all take turns; six give intervals.", min=1)] = 7,
+    threads: Annotated[int, typer.Option(help="Of the processor; torch's own choice if absent.", min=0)] = 0,
+    peers: Annotated[
+        Path | None, typer.Option(help="Folder of other encoders to race: benchmarks/peers of a checkout.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the texts and the order of turns.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="32 short texts, two rounds, no peers.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for encoder.json and encoder.csv.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Read texts on the processor, from the naive padded encoder to the fastest, and beside other libraries."""
+    from .bench import encoder, table, waterfall
+    from .progress import say
+
+    settings = encoder.Settings(model, texts, examples, max_tokens, rounds, threads, peers, seed)
+    document = encoder.run(settings.quick() if quick else settings, say)
+    if out:
+        table.write(document, out)
+    say("\n".join([table_text(waterfall.lines(document)), "", *waterfall.footnotes(document)]), sys.stdout)
 
 
 @bench_app.command("calibrate", epilog="Example:  minibert bench calibrate --out runs/bench")

@@ -1,7 +1,8 @@
 """What the peers of `minibert bench encoder` share: each file is a process that reads texts when asked, and sleeps else.
 
-In:  lines of JSON on stdin. The first is a Job; each further one asks {"name", "round", "warm"}.
-Out: a line of JSON for each on stdout: {"contestants": [...]}, then {"seconds", "tokens"}.
+In:  lines of JSON on stdin. The first is a Job; each further one asks {"name", "warm"}.
+Out: a line of JSON for each on stdout: {"contestants": [...]}, then {"tokens"}, when they are read: all, or the last
+     batch alone if only caches are to be warmed.
 
 A contestant is given token ids and gives hidden states. What it needs for that counts: padding, masks, batches.
 """
@@ -166,9 +167,9 @@ def serve(contestants: Sequence[Contestant]) -> None:
                 why = f"{type(problem).__name__}: {problem}".strip().splitlines()[0]
                 told.append({"name": one.name, "what": one.what, "numbers": one.numbers, "why": why})
         answer({"contestants": told})
-        tokens = sum(map(len, job.ids))
         for line in sys.stdin:
             asked = json.loads(line)
             one = running[asked["name"]]
             groups = one.groups[-1:] if asked["warm"] else one.groups
-            answer({"seconds": one.timed(groups), "tokens": tokens})
+            one.timed(groups)
+            answer({"tokens": sum(len(job.ids[place]) for places in groups for place in places)})

@@ -114,19 +114,26 @@ def harmonic(longest: int) -> np.ndarray:
 def of_column(rest: str, weights: str) -> np.ndarray:
     """The lengths, in tokens with [CLS] and [SEP], of the texts in FILE:COLUMN, cut where the model cuts."""
     from .. import catalogue
-    from ..data.tables import read_table
     from ..tokenize import open_with_limit
+
+    texts = texts_of(rest, "--lengths")
+    tokenizer, limit = open_with_limit(catalogue.locate_weights(weights, texts_only=True))
+    return tokenizer.encode(texts, max_tokens=limit).lengths
+
+
+def texts_of(rest: str, option: str) -> list[str]:
+    """The texts in FILE:COLUMN that aren't blank; `option` asked for them as csv:FILE:COLUMN."""
+    from ..data.tables import read_table
 
     file, _, column = rest.rpartition(":")
     if not file:
-        raise ConfigError(f"--lengths csv:{rest}: write csv:FILE:COLUMN")
+        raise ConfigError(f"{option} csv:{rest}: write csv:FILE:COLUMN")
     frame = read_table(Path(file)).frame
     if column not in frame:
         raise DataError(
             f"{file} has no column {column!r}{nearest(column, frame)}", f"It has {', '.join(frame)}."
         )
-    tokenizer, limit = open_with_limit(catalogue.locate_weights(weights, texts_only=True))
     texts = [text for text in frame[column] if isinstance(text, str) and text.strip()]
     if not texts:
         raise DataError(f"{file}: column {column!r} has no texts")
-    return tokenizer.encode(texts, max_tokens=limit).lengths
+    return texts
