@@ -60,6 +60,7 @@ setup(
         "pandas>=2.2",
         "scikit-learn>=1.5",
         "scipy>=1.11",
+        "threadpoolctl>=3",
         "matplotlib>=3.8",
         "Jinja2>=3.1",
         "typer>=0.24,<0.29",  # 0.29 imports pydantic at every start
@@ -82,6 +83,7 @@ setup(
         "browser": ["playwright>=1.40"],
         "triton": ["triton>=3.7; platform_system == 'Linux'"],
         "peers": ["transformers>=5", "accelerate>=1.1", "sentence-transformers>=5"],
+        "engines": ["onnxruntime>=1.24", "onnx>=1.20", "openvino>=2026.1", "nncf>=3.1"],
     },
     entry_points={"console_scripts": ["minibert = minibert.cli:app"]},
 )

@@ -104,6 +104,7 @@ ELSEWHERE = {
     "sklearn": "baseline taggers",
     "safetensors": "safefile checkpoint sentence verify scratch resume",
     "scipy": "scratch",
+    "threadpoolctl": "bench",
     "tokenizers": "tokenize",
     "jinja2": "report",
     "markupsafe": "report",

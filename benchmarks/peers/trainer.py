@@ -1,4 +1,4 @@
-"""The other side: transformers' own model and Trainer. The only file of benchmarks/ that imports transformers.
+"""The other side: transformers' own model and Trainer.
 
 In:  a job: texts and targets in a file, and the same numbers that our spec holds.
 Out: a line a step, losses, memory, and what is asked beside it.
