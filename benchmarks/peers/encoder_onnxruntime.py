@@ -21,7 +21,8 @@ def fused(job: Job) -> tuple[Path, dict[str, Any]]:
     )
     graph.save_model_to_file(str(path))
     counts = graph.get_fused_operator_statistics()
-    return path, {"fused": {name: n for name, n in counts.items() if n}}
+    fused_into = {name: n for name, n in counts.items() if n}
+    return path, {"onnxruntime": onnxruntime.__version__, "fused": fused_into}
 
 
 def session(path: Path, job: Job) -> Read:

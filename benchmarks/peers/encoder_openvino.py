@@ -27,7 +27,7 @@ def reader(model: Any, job: Job, hint: str) -> tuple[Read, dict[str, Any]]:
         queue.wait_all()
         return (found[i] for i in range(len(groups)))
 
-    return read, settings | {"streams": len(queue)}
+    return read, settings | {"openvino": openvino.__version__, "streams": len(queue)}
 
 
 def float32(job: Job) -> Any:

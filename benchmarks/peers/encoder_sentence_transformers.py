@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import sentence_transformers
 import torch
 from sentence_transformers import SentenceTransformer
 from serving import Contestant, Job, Read, one_by_one, serve
@@ -18,7 +19,8 @@ def make(job: Job) -> list[tuple[Read, dict[str, Any]]]:
     def read(places: list[int]) -> Any:
         return model.encode([job.texts[place] for place in places], batch_size=32, show_progress_bar=False)
 
-    return [(one_by_one(read), {"batch_size": 32, "time includes": "tokenizing, pooling"})]
+    settings = {"batch_size": 32, "time includes": "tokenizing, pooling"}
+    return [(one_by_one(read), {"sentence-transformers": sentence_transformers.__version__, **settings})]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import transformers
 from serving import Contestant, Job, Read, one_by_one, serve
 from transformers import AutoModel
 
@@ -22,7 +23,7 @@ def with_attention(word: str) -> Callable[[Job], list[tuple[Read, dict[str, Any]
             with torch.inference_mode():
                 return model(input_ids=ids, attention_mask=mask).last_hidden_state.numpy()
 
-        return [(one_by_one(read), {"attn_implementation": word})]
+        return [(one_by_one(read), {"transformers": transformers.__version__, "attn_implementation": word})]
 
     return make
 
