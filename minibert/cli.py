@@ -585,17 +585,18 @@ def bench_encoder(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the texts and the order of turns.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="32 short texts, two rounds, no peers.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for encoder.json and encoder.csv.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the page, PNG, JSON and CSV.")] = None,
     debug: Debug = False,
 ) -> None:
     """Read texts on the processor, from the naive padded encoder to the fastest, and beside other libraries."""
-    from .bench import encoder, table, waterfall
+    from .bench import encoder, page, table, waterfall
     from .progress import say
 
     settings = encoder.Settings(model, texts, examples, max_tokens, rounds, threads, peers, seed)
     document = encoder.run(settings.quick() if quick else settings, say)
     if out:
         table.write(document, out)
+        say(f"the page: {page.write(document, waterfall.lines(document), out)}")
     say("\n".join([table_text(waterfall.lines(document)), "", *waterfall.footnotes(document)]), sys.stdout)
 
 

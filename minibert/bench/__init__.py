@@ -8,6 +8,12 @@
       memory.py     the most memory that one call takes, in a process of its own
       errors.py     how wrong, in units of plain PyTorch's error
       conditions.py the machine, its settings, and what else it did meanwhile
+    encoder.py      reading texts, from the naive padded encoder to the fastest, beside other libraries
+      steps.py      the steps: one change a line
+      rectangles.py padded texts for an encoder that knows packs only
+      ceiling.py    the encoder's matrix products alone
+      peers.py      other libraries, each a process that reads when asked
+      waterfall.py  its rows as text
     compare.py      two files of results: what got slower
     calibrate.py    whether the clock and the intervals can be trusted on this machine
     table.py        rows as text, JSON and CSV
