@@ -4,9 +4,10 @@ What is different: q k^T, softmax and the product with v are written down as in 
 most BERTs have them, and inductor turns that into code, forward and backward. Two things can come of it, and
 `made_of` says which: inductor knows the textbook by sight and may put torch's fused attention in its place
 (on a CPU, with torch 2.13, where nothing is padded, dropped or learnt), or it writes a loop of its own for
-scale, mask, softmax and dropout between two ordinary matrix products. `compiled_own` forbids the first. Why its own code is faster than the textbook: (n, n) is read and written
-once and not five times. Why it is slower than fused attention: it is still written, and kept for the backward
-pass; and padding is computed. Compiling takes from seconds to a minute, once for each dtype and head width.
+scale, mask, softmax and dropout between two ordinary matrix products. `compiled_own` forbids the first.
+Why its own code is faster than the textbook: (n, n) is read and written once and not five times. Why it is
+slower than fused attention: it is still written, and kept for the backward pass; and padding is computed.
+Compiling takes from some seconds to a minute, for each dtype, H and K, and again for a B or T of 1.
 
 In:  q, k, v (N, H, K).   Out: (N, H, K).
 """
@@ -70,19 +71,16 @@ def over_rectangle(
     hidden = layout.keep(("compiled", q.dtype), lambda: hiding(layout, q))
     q, k, v = (pad(x, layout)[0].transpose(1, 2) for x in (q, k, v))  # each (B, H, T, K)
     with named(name):
-        context = code(by_sight, scale, dropout.p if dropout else 0.0)(q, k, v, hidden)  # (B, H, T, K)
+        for x in (q, k, v):
+            torch._dynamo.mark_static(x, (1, 3))  # a model has one H and one K; B and T are symbols
+        context = code(by_sight)(q, k, v, hidden, scale, dropout.p if dropout else 0.0)  # (B, H, T, K)
     return unpad(context.transpose(1, 2), layout)  # (N, H, K)
 
 
 @functools.cache
-def code(by_sight: bool, scale: float, p: float) -> Callable[..., Tensor]:
-    """`textbook`, compiled for this scale and dropout. by_sight: inductor may replace what it recognises."""
-
-    # Numbers that stand in the code, and none that are given to it: inductor recognises no others.
-    def fixed(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
-        return textbook(q, k, v, hidden, scale, p)
-
-    return torch.compile(fixed, dynamic=True, options={"pattern_matcher": by_sight})
+def code(by_sight: bool) -> Callable[..., Tensor]:
+    """`textbook`, compiled at the first call. by_sight: inductor may replace what it recognises."""
+    return torch.compile(textbook, dynamic=True, options={"pattern_matcher": by_sight})
 
 
 def textbook(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, scale: float, p: float) -> Tensor:
@@ -105,9 +103,13 @@ def named(name: str) -> Iterator[None]:
     """Around compiled code: what the compiler raises becomes a problem with a name, and nothing falls back."""
     import torch._dynamo  # takes a second
 
-    limits = {"recompile_limit": GRAPHS, "fail_on_recompile_limit_hit": True}
+    settings = {
+        "recompile_limit": GRAPHS,
+        "fail_on_recompile_limit_hit": True,
+        "specialize_float": True,  # scale stands in the code: inductor knows no textbook whose scale may change
+    }
     try:
-        with torch._dynamo.config.patch(limits):
+        with torch._dynamo.config.patch(settings):
             yield
     except Exception as problem:
         if not type(problem).__module__.startswith(("torch._dynamo", "torch._inductor")):

@@ -7,8 +7,9 @@ no padding, but for the last block of each text. Why it is slower than kernels m
 begins inside a block pays for all of it; and the block mask is made anew for each batch (`mask_of`, once a
 batch and not once a layer): every pair of tokens is looked at once, which can cost more than the attention.
 
-On a CPU it has no backward pass, and needs AVX2. Compiling takes from some seconds to a minute, once for each
-dtype and head width; not for each length, since packs of one block, which would be, are filled up to two.
+On a CPU it has no backward pass, and needs AVX2. Compiling takes from some seconds to a minute, for each dtype,
+H and K, and for each number of tokens, since code for any number fails to compile on a CPU (torch 2.13 takes one
+size's name for the beginning of another's). So packs are filled up to few sizes: powers of two, and their halfways.
 
 In:  q, k, v (N, H, K).   Out: (N, H, K).
 """
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
 BLOCK = 128  # tokens
-NOBODY = -1  # the text of what fills up
+FEWEST = 256  # tokens
 
 
 def missing(really: bool = False) -> str:
@@ -74,8 +75,8 @@ def blocks(layout: Layout) -> BlockMask:
     from torch.nn.attention.flex_attention import create_block_mask
 
     text = text_of(layout)  # (N,)
-    # One block is a shape of its own to the compiler, and a second graph of flex fails on a CPU (torch 2.13).
-    text = F.pad(text, (0, max(2 * BLOCK - len(text), 0)), value=NOBODY)
+    alone = torch.arange(filled(len(text)) - len(text), device=text.device)  # what fills up sees but itself
+    text = torch.cat([text, -1 - alone])  # (N or more,)
 
     def same_text(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return text[query] == text[key]
@@ -83,9 +84,17 @@ def blocks(layout: Layout) -> BlockMask:
     return create_block_mask(same_text, None, None, len(text), len(text), text.device, BLOCK)
 
 
+def filled(tokens: int) -> int:
+    """How many tokens a pack is filled up to: 256, 384, 512, 768, 1,024, ..."""
+    size = FEWEST
+    while size < tokens:
+        size *= 2
+    return size * 3 // 4 if FEWEST < size and tokens <= size * 3 // 4 else size
+
+
 @functools.cache
 def code() -> Callable[..., Tensor]:
-    """flex_attention, compiled at the first call, for packs of any number of tokens."""
+    """flex_attention, compiled at the first call of each shape."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=True)
+    return torch.compile(flex_attention, dynamic=False)
