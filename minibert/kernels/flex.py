@@ -89,7 +89,7 @@ def filled(tokens: int) -> int:
     size = FEWEST
     while size < tokens:
         size *= 2
-    return size * 3 // 4 if FEWEST < size and tokens <= size * 3 // 4 else size
+    return size * 3 // 4 if size > FEWEST and tokens <= size * 3 // 4 else size
 
 
 @functools.cache
