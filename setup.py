@@ -49,7 +49,11 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["minibert", "minibert.*"]),
     package_dir={"": "."},
-    package_data={"minibert.report": ["*.j2", "*.css"], "minibert.kernels": ["*.cpp"]},
+    package_data={
+        "minibert.report": ["*.j2", "*.css"],
+        "minibert.bench": ["*.j2"],
+        "minibert.kernels": ["*.cpp"],
+    },
     cmdclass={"build_py": BuildWithData},
     install_requires=[
         "numpy>=1.26",

@@ -15,9 +15,10 @@ from .helpers import EVERY, close, toy_batch, toy_encoder, write_model
 @pytest.mark.parametrize("family", EVERY)
 def test_at_the_start_it_changes_nothing(family):
     encoder, batch = toy_encoder(family), toy_batch()
-    before = encoder(batch).detach()
-    lora.add(encoder, rank=3)
-    assert torch.equal(encoder(batch), before)
+    with torch.no_grad():  # a bias by distance that learns takes another of torch's paths
+        before = encoder(batch)
+        lora.add(encoder, rank=3)
+        assert torch.equal(encoder(batch), before)
     learns = {n for n, p in encoder.named_parameters() if p.requires_grad}
     assert learns == {
         f"layers.{i}.attn.{t}.{p}"

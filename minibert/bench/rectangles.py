@@ -67,7 +67,7 @@ def fused(
     """torch's own attention with the mask: (B T, H, K) x 3 -> (B T, H, K)."""
     T = layout.max_seqlen
     one = Rectangle(slice(0, len(q)), T, layout.memo["real"])
-    return attended(q, k, v, one, added_to(layout, T, None, bias, q), None, scale)
+    return attended(q, k, v, one, added_to(layout, T, None, bias, q), None, scale, None)
 
 
 KERNELS: dict[str, Callable[..., Tensor]] = {"bench textbook": textbook, "bench fused": fused}
