@@ -15,7 +15,8 @@ In:  Settings.   Out: what stands in attention.json:
 A kernel that is wrong has no speed-up; nor has one whose baseline is wrong or didn't run. What the first
 call took beyond a usual one, and building the kernel, is compile_time; what a layout costs that no call has
 seen yet (groups, masks) is mask_build: an encoder pays it once a batch, not once a layer.
-A kernel's function may carry `label`, a text or a function that gives one: what is said of it beside its name.
+A kernel's function may carry `label`, a text, or a function that is given a call as it is timed and gives one:
+what is said of it beside its name.
 """
 
 from __future__ import annotations
@@ -256,7 +257,9 @@ def raced(case: Case, rows: list[dict[str, Any]], settings: Settings, built: dic
             "mask_build": mask_build(kernels.KERNELS[name], case) if layouts[name].memo else 0.0,
         }
         label = getattr(kernels.KERNELS[name].fn, "label", "")
-        row["label"] = label() if callable(label) else label
+        if callable(label):
+            label = label(prepared(kernels.KERNELS[name], case, layouts[name])(case.inputs(0)))
+        row["label"] = label
 
 
 def latency(timed: Timed) -> dict[str, float]:
