@@ -72,6 +72,13 @@ def test_texts_of_more_than_a_thousand_tokens(name, monkeypatch):
     passes(name, torch.float32)
 
 
+def test_tiles_smaller_than_a_text(monkeypatch):
+    """So that a row's largest score and its sum run through several tiles."""
+    monkeypatch.setattr(kernels.numpy, "QUERIES", 16)
+    monkeypatch.setattr(kernels.numpy, "KEYS", 10)
+    passes("numpy", torch.float64)
+
+
 @pytest.mark.parametrize("shape", [(12, 32), (12, 64), (16, 64)], ids=str)
 @pytest.mark.parametrize("name", ["oracle", "numpy", "loop", "sdpa_flash", "tiled"])
 def test_the_heads_of_real_models(name, shape, monkeypatch):
