@@ -110,6 +110,7 @@ def test_check_says_what_is_wrong_and_exits_2_on_errors(tmp_path):
     assert done.returncode == 2 and "empty" in done.stdout.lower()
 
 
+@pytest.mark.slow
 def test_init_proposes_a_spec_that_runs(weights, tmp_path):  # noqa: F811
     write(tmp_path / "data.csv", [(t, topic) for t, topic, _ in texts(90, 1)], ("text", "topic"))
     done = minibert_says("init", "data.csv", "--out", "task.toml", cwd=tmp_path)
@@ -141,6 +142,7 @@ def test_verify_holds_a_model_to_the_stored_reference():
     assert rungs == ["embeddings", *layers, "pooled", *["gradients"] * 7]
 
 
+@pytest.mark.slow
 def test_a_kernel_from_a_file_trains_and_is_verified(weights, tmp_path):  # noqa: F811
     (tmp_path / "mine.py").write_text(OWN.format(name="mine"), encoding="utf-8")
     one = task(tmp_path, weights, train={"epochs": 1})
@@ -159,6 +161,7 @@ def test_weights_list_and_verify():
     assert minibert_says("weights", "verify", "all-MiniLM-L6-v3").returncode == 2
 
 
+@pytest.mark.slow
 def test_a_narrow_console_does_not_fail(weights, tmp_path):  # noqa: F811
     one = task(tmp_path, weights, train={"epochs": 1}, task={"name": "größe"})
     (tmp_path / "task.toml").write_text(one.to_toml(), encoding="utf-8")
@@ -216,6 +219,7 @@ def test_every_verb_of_weights_has_an_example(verb):
     assert f"minibert weights {verb}" in minibert_says("weights", verb, "--help").stdout.split("Example")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no POSIX signals to send")
 def test_a_terminated_predict_leaves_nothing_behind(finished, tmp_path):  # noqa: F811
     write(tmp_path / "new.csv", [("wheat corn",)] * 200_000, ("text",))

@@ -423,6 +423,7 @@ def written(folder):
     return json.loads((folder / "diagnosis.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_a_sound_run_of_each_kind_writes_that_nothing_was_found(weights, tmp_path):  # noqa: F811
     for kind in ("classification", "regression"):
         run(task(tmp_path, weights, kind), tmp_path / kind)
@@ -441,6 +442,7 @@ def test_a_rate_that_is_too_low_is_said_on_the_terminal_and_on_the_page(weights,
     assert page.count("The training loss did not fall") == 1
 
 
+@pytest.mark.slow
 def test_test_labels_that_do_not_belong_to_their_texts(weights, tmp_path):  # noqa: F811
     one = task(tmp_path, weights, train={"patience": 0}, data={"validation": 0.4})
     table = pd.read_csv(tmp_path / "test.csv")

@@ -283,6 +283,7 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
 """
 
 
+@pytest.mark.slow
 def test_the_fast_tests_need_no_reference():
     """Where it can't be imported all are found but its own, and its stored answers are there instead."""
     out = python(WITHOUT, str(ROOT / "tests"), "-k", "test_goldens and distilbert").splitlines()[-1]

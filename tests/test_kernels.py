@@ -498,6 +498,7 @@ print(most() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("name", COUNTERS)
 def test_peak_memory_of_a_step_is_below_the_textbooks(name):

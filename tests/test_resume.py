@@ -143,8 +143,13 @@ def function_of(dotted):
     return functools.reduce(getattr, rest, importlib.import_module(f"{first}.{second}")), name
 
 
+QUICKLY = ("in the middle of an epoch", "in the middle of its tensors")  # the others are among the slow tests
+
+
 @POSIX
-@pytest.mark.parametrize("where", DEATHS)
+@pytest.mark.parametrize(
+    "where", [where if where in QUICKLY else pytest.param(where, marks=pytest.mark.slow) for where in DEATHS]
+)
 def test_a_killed_run_goes_on_bit_for_bit(where, whole, weights, tmp_path):
     dotted, at, before = DEATHS[where]
     one, out = short(tmp_path, weights), tmp_path / "out"

@@ -157,6 +157,7 @@ def test_a_compiled_run_on_the_card(weights, tmp_path, way):
     assert losses[way][:40] == pytest.approx(losses["none"][:40], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_what_trained_and_why_is_written_down(finished):
     made = read(finished, "environment.json")
     assert (made["dtype"], made["numbers"], made["evaluation_dtype"]) == ("float32", "float32", "float32")
@@ -336,6 +337,7 @@ def test_the_same_spec_gives_the_same_bits(weights, tmp_path, finished):
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_regression_is_in_original_units_everywhere(weights, tmp_path):
     run(task(tmp_path, weights, "regression", train={"epochs": 40}), tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
@@ -532,7 +534,7 @@ def start(tmp_path, weights, *extra):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no POSIX signals to send")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_stop_saves_what_was_reached(number, weights, tmp_path):
     process, out, watchdog = start(tmp_path, weights)
     process.send_signal(number)
@@ -763,6 +765,7 @@ SPARING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", SPARING)
 def test_what_learns_can_be_chosen(weights, tmp_path, way):
     """It learns, saves a plain model that answers as the run did, and leaves alone what it should."""

@@ -105,6 +105,7 @@ def table(path):
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
+@pytest.mark.slow
 def test_words_learn_and_are_scored_by_entity(tagged):
     found = read(tagged, "metrics.json")
     assert list(found["test"]) == ["entity_f1", "entity_precision", "entity_recall", "accuracy", "macro_f1"]
@@ -212,6 +213,7 @@ def test_class_weights_are_of_words(tables_folder, weights, tmp_path):  # noqa: 
     assert said.count("O") < 0.5 * len(said)  # 6 of 10 words are O, and it hardly counts
 
 
+@pytest.mark.slow
 def test_several_labels_learn_and_none_is_an_answer(labelled):
     found = read(labelled, "metrics.json")
     assert list(found["test"]) == ["micro_f1", "macro_f1", "exact"] and found["labels"] == [

@@ -77,6 +77,7 @@ def test_measuring_changes_no_weight(ready):
     assert 0 < found.rate < found.limit and found.texts in (6, 7, 8)
 
 
+@pytest.mark.slow
 def test_a_step_that_had_to_be_split_has_no_speed(ready):
     task, splits, model, encoded = ready
     learner = speed.learner_of(task, splits, model, encoded)

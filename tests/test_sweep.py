@@ -355,7 +355,7 @@ def same_results(out, wanted):
 
 
 @POSIX
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_stop_saves_and_exits_75_and_resume_does_the_rest(number, seeded, tmp_path, monkeypatch, capsys):
     one, whole = seeded
     stops(monkeypatch, *function_of("minibert.fit.log_step"), at=36 + 15, number=number)
@@ -394,6 +394,7 @@ def test_a_stop_before_the_first_run_leaves_nothing(seeded, tmp_path, monkeypatc
     assert "nothing was written" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize(
     ("where", "at", "steps"), [("log_step", 36 + 15, 0), ("log_step", 36 + 15, 4), ("save_file", 6, 4)]
@@ -506,6 +507,7 @@ def test_a_folder_that_holds_something_is_left_alone(seeded, tmp_path, weights):
     assert not list(out.glob("*=*")) and len(rows_of(out)) == 2
 
 
+@pytest.mark.slow
 def test_a_single_runs_folder_is_no_series(tmp_path, weights):
     one = short(tmp_path, weights, epochs=1)
     run(one, tmp_path / "out")
@@ -536,6 +538,7 @@ def test_a_missing_tracker_is_told_before_anything(weights, tmp_path, monkeypatc
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_from_run_to_run(weights, tmp_path, monkeypatch):
     """When a run begins, no model of the one before is alive, whether that went well or diverged."""
     made, alive, real, init = [], [], several.run, Model.__init__
