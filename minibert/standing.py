@@ -87,8 +87,11 @@ class Course:
 
         Of several processes that hold shares all must ask; the first gets the tensors.
         """
+        weights = (
+            self.model.state_dict()
+        )  # first: where shares were put together to predict, it parts them again
         moments = optim.moments(self.model, self.state.optimizer)
-        found = dict(zip(FILES, (self.model.state_dict(), moments, self.best.state or {})))
+        found = dict(zip(FILES, (weights, moments, self.best.state or {})))
         return {name: self.world.whole(some) for name, some in found.items()}
 
     def restore(self, facts: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> None:
