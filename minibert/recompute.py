@@ -2,8 +2,8 @@
 
 In:  an Encoder.   Out: the same Encoder, which keeps less for the backward pass and gives the same bits.
 
-    recompute_activations   a feed-forward keeps (N, F) once, before its bend, and bends it again: a fifth of
-                            a step's memory for a hundredth of its time
+    recompute_activations   a feed-forward keeps (N, F) once, before its bend, and bends it again, for the
+                            activation's own time
     recompute               a block keeps its input, (N, D), instead of some sixteen such tensors, and a step
                             takes about a third more time (Chen et al. 2016)
 """
