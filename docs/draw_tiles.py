@@ -3,15 +3,14 @@
 Every number is computed here, with the names of minibert/kernels/tiled.py. Run: python docs/draw_tiles.py
 """
 
-from html import escape
 from math import exp, log
 from pathlib import Path
+
+from draw_pack import FILLS, QUIET, rect, text
 
 SCORES = [1.0, 2.0, 3.0, 0.5, 2.5, 1.5]  # of one query, scaled; a block is KEYS of them
 VALUES = [4.0, 1.0, 2.0, 8.0, 3.0, 6.0]  # one number a key, where a head has K
 KEYS = 2
-FILLS = ["#bcdcf2", "#f6d7a8", "#b7e0cf"]  # a colour a block: stay apart for colour-blind eyes
-INK, QUIET, LINE, NONE = "#1b1f24", "#57606a", "#8c959f", "#f0f1f3"
 CELL, HIGH, LEFT, WIDE = 64, 34, 40, 1040
 
 
@@ -27,17 +26,6 @@ def steps():
         sums = sums * shrink + sum(p * v for p, v in zip(probs, values))
         most = larger
         yield larger, shrink, probs, total, sums
-
-
-def rect(x, y, w, h, fill, stroke=LINE, width=1):
-    return f'<rect x="{x}" y="{y}" width="{w}" height="{h}" fill="{fill}" stroke="{stroke}" stroke-width="{width}"/>'
-
-
-def text(x, y, words, size=14, anchor="start", fill=INK, weight="normal"):
-    return (
-        f'<text x="{x}" y="{y}" font-size="{size}" text-anchor="{anchor}" fill="{fill}" '
-        f'font-weight="{weight}">{escape(words)}</text>'
-    )
 
 
 def row(y, name, numbers, fills):

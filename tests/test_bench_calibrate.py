@@ -41,4 +41,5 @@ def test_it_counts_what_it_compares_and_says_what_holds(monkeypatch):
 
 @pytest.mark.slow
 def test_the_clock_adds_next_to_nothing():
-    assert calibrate.overhead(100)["share"] <= 0.1  # 0.02 is what `bench calibrate` asks of a quiet machine
+    """The least of some tries: what else runs on a machine only adds."""
+    assert min(calibrate.overhead(30)["share"] for _ in range(6)) <= 0.02

@@ -42,11 +42,17 @@ def write(results: Results, lines: list[dict[str, str]], folder: Path) -> Path:
     )  # fmt: skip
     text = environment.get_template("page.html.j2").render(
         title=TITLES[results["verb"]], results=results, shown=shown, left_out=left_out(results),
-        spoken=spoken, lines=lines,
+        spoken=spoken, lines=filled(lines),
     )  # fmt: skip
     path = folder / f"{results['verb']}.html"
     write_text(path, text)
     return path
+
+
+def filled(lines: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Without the columns in which nothing stands."""
+    names = [name for name in (lines[0] if lines else ()) if {line[name] for line in lines} - {"", "-"}]
+    return [{name: line[name] for name in names} for line in lines]
 
 
 def spoken(value: Any) -> str:
@@ -55,4 +61,6 @@ def spoken(value: Any) -> str:
         return ", ".join(f"{key} {spoken(v)}" for key, v in value.items()) or "none"
     if isinstance(value, (list, tuple)):
         return " ".join(map(spoken, value)) or "none"
-    return "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return (
+        "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) or "none"
+    )

@@ -16,6 +16,8 @@ import numpy as np
 from matplotlib import lines, patches, ticker
 from matplotlib.figure import Figure
 
+from .table import short
+
 Row = dict[str, Any]
 Results = dict[str, Any]
 
@@ -41,7 +43,7 @@ def speed(results: Results) -> Figure | None:
     rows = right(results)
     ways = [way for way in DIRECTIONS if any(row["direction"] == way for row in rows)]
     sides = [side for side in (False, True) if any(ragged(row) == side for row in rows)]
-    if not rows:
+    if len({row["lengths"]["longest"] for row in rows}) < 2:  # no curve, and the table says it better
         return None
     figure, axes = panels(
         len(ways), len(sides), "longest text, tokens", f"{unit(results)} of useful arithmetic"
@@ -177,11 +179,7 @@ def best(results: Results) -> Figure | None:
     """Which kernel is fastest for which texts, and how much faster than the next."""
     rows = right(results)
     across = list(dict.fromkeys(row["lengths"]["name"] for row in rows))
-    down = list(
-        dict.fromkeys(
-            (row["heads"], row["width"], row["dtype"], row["dropout"], row["direction"]) for row in rows
-        )
-    )
+    down = list(dict.fromkeys(map(case, rows)))
     if not rows or len({row["kernel"] for row in rows}) < 2:
         return None
     figure, axes = panels(1, 1, "", "", width=2.6 + 1.35 * len(across))
@@ -189,14 +187,15 @@ def best(results: Results) -> Figure | None:
     figure.set_size_inches(max(6.0, 3.2 + 1.35 * len(across)), 1.2 + 0.5 * len(down))
     for y, key in enumerate(down):
         for x, lengths in enumerate(across):
-            some = [row for row in rows if row["lengths"]["name"] == lengths and key == (row["heads"], row["width"], row["dtype"], row["dropout"], row["direction"])]  # fmt: skip
-            ranked = sorted((row["latency"]["p50"], row["kernel"]) for row in some)
-            if not ranked:
+            some = [row for row in rows if row["lengths"]["name"] == lengths and case(row) == key]
+            if not some:
                 continue
-            lead = f"\n{ranked[1][0] / ranked[0][0]:.2f} x" if len(ranked) > 1 else ""
-            axis.add_patch(patches.Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=looks[ranked[0][1]][0], alpha=0.25))  # fmt: skip
-            axis.text(x, y, ranked[0][1] + lead, ha="center", va="center", fontsize=9, color=INK)
-    axis.set_xticks(range(len(across)), across)
+            first, *others = sorted(some, key=lambda row: row["latency"]["p50"])
+            lead = f"\n{times(others[0], first):.2f} x" if others else ""
+            colour = looks[first["kernel"]][0]
+            axis.add_patch(patches.Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=colour, alpha=0.25))
+            axis.text(x, y, first["kernel"] + lead, ha="center", va="center", fontsize=9, color=INK)
+    axis.set_xticks(range(len(across)), map(short, across))
     names = [f"{h} x {k}, {dtype}, {f'dropout {p:g}, ' if p else ''}{way}" for h, k, dtype, p, way in down]
     axis.set_yticks(range(len(down)), names)
     axis.set_xlim(-0.5, len(across) - 0.5)
@@ -222,7 +221,8 @@ def waterfall(results: Results) -> Figure | None:
         portion = f"  {rate['p50']:,.0f}" + (
             f", {100 * row['share_of_ceiling']:.0f} %" if known(row["share_of_ceiling"]) else ""
         )
-        axis.text(max(rate["p50"], rate["p80"]), place, portion, va="center", fontsize=9, color=INK)
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # the ceiling's line may run behind it
+        axis.text(rate["p80"], place, portion, va="center", fontsize=9, color=INK, bbox=paper, zorder=3)
     if ceiling:
         top = ceiling["tokens_per_second"]["p50"]
         axis.axvline(top, color=BAD, linestyle="--", linewidth=1.5)
@@ -256,6 +256,18 @@ PICTURES = {
 def known(value: Any) -> bool:
     """Whether it is a finite number."""
     return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def case(row: Row) -> tuple[Any, ...]:
+    """What a kernel is timed on, but for the texts."""
+    return row["heads"], row["width"], row["dtype"], row["dropout"], row["direction"]
+
+
+def times(slow: Row, fast: Row) -> float:
+    """How many times as long one takes: the median within rounds, where both ran in all of them."""
+    if len(slow["rounds"]) != len(fast["rounds"]):
+        return slow["latency"]["p50"] / fast["latency"]["p50"]
+    return float(np.median(np.divide(slow["rounds"], fast["rounds"])))
 
 
 def right(results: Results) -> list[Row]:

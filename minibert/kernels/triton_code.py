@@ -35,6 +35,12 @@ def place(tiles):
 
 
 @triton.jit
+def begun(x, start, head, to_token, to_head):
+    """Where a head of a text begins."""
+    return x + start * to_token + head * to_head
+
+
+@triton.jit
 def rectangle(x, token, places, length, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, ENDS: tl.constexpr):
     """(places, COLUMNS) of one head of one text: 0 behind a head's width and, if ENDS, behind the text's end."""
     columns = tl.arange(0, COLUMNS)
@@ -142,11 +148,9 @@ def forward(
     """Output and log-sum-exp of a tile of queries. kept: 1 - p, and 1 without dropout."""
     start, length, first, text = place(tiles)
     head, made = tl.program_id(1), tl.num_programs(1) * WIDTH  # `made`: from token to token of what is made
-    q, k, v = (
-        q + start * q_token + head * q_head,
-        k + start * k_token + head * k_head,
-        v + start * v_token + head * v_head,
-    )
+    q = begun(q, start, head, q_token, q_head)
+    k = begun(k, start, head, k_token, k_head)
+    v = begun(v, start, head, v_token, v_head)
     queries = first + tl.arange(0, TILE)
     q_t = rectangle(q, q_token, queries, length, WIDTH, COLUMNS, True)
     a, b = queries, queries  # not read without dropout
@@ -205,11 +209,9 @@ def backward_queries(
     """
     start, length, first, text = place(tiles)
     head, made = tl.program_id(1), tl.num_programs(1) * WIDTH
-    q, k, v = (
-        q + start * q_token + head * q_head,
-        k + start * k_token + head * k_head,
-        v + start * v_token + head * v_head,
-    )
+    q = begun(q, start, head, q_token, q_head)
+    k = begun(k, start, head, k_token, k_head)
+    v = begun(v, start, head, v_token, v_head)
     shift, log = start * made + head * WIDTH, head * tokens + start
     queries = first + tl.arange(0, TILE)
     q_t = rectangle(q, q_token, queries, length, WIDTH, COLUMNS, True)
@@ -247,11 +249,9 @@ def backward_keys(
     """dk and dv of a tile of keys. Scores stand turned, (keys, queries), so that no product turns a result."""
     start, length, first, text = place(tiles)
     head, made = tl.program_id(1), tl.num_programs(1) * WIDTH
-    q, k, v = (
-        q + start * q_token + head * q_head,
-        k + start * k_token + head * k_head,
-        v + start * v_token + head * v_head,
-    )
+    q = begun(q, start, head, q_token, q_head)
+    k = begun(k, start, head, k_token, k_head)
+    v = begun(v, start, head, v_token, v_head)
     shift, log = start * made + head * WIDTH, head * tokens + start
     keys = first + tl.arange(0, TILE)
     k_t = rectangle(k, k_token, keys, length, WIDTH, COLUMNS, True)
