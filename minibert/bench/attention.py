@@ -191,7 +191,7 @@ def measured(cases: Sequence[Case], settings: Settings) -> list[dict[str, Any]]:
         kernel, start = kernels.KERNELS[name], time.perf_counter()
         for case in cases:
             why = case.why_not(kernel)
-            if why := why or kernel.build(True):
+            if why := why or kernel.at(torch.device(case.device).type).build(True):
                 rows[name, case.direction] |= {"outcome": "unsupported", "why": why}
         built[name] = time.perf_counter() - start
     if settings.memory:

@@ -77,7 +77,7 @@ def in_child(answer: Connection, name: str, case: Case, file: Path | None, threa
         if file:
             kernels.register_file(file)
         kernel = kernels.KERNELS[name]
-        kernel.build(True)
+        kernel.at(torch.device(case.device).type).build(True)
         for one in (dataclasses.replace(case, lengths=TINY), case):
             layout, inputs = one.layout(), one.inputs(0)
             call = prepared(kernel, one, layout)(inputs)
