@@ -149,7 +149,9 @@ def changes(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def measured(module: str, job: dict[str, Any], threads: int) -> Row:
     """A contestant's result, or its error; and what the machine did meanwhile."""
     variables = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
-    variables |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}  # on the CPU, without a network
+    variables |= {"HF_HUB_OFFLINE": "1"}  # without a network
+    if job.get("device") != "cuda":
+        variables |= {"CUDA_VISIBLE_DEVICES": ""}
     with tempfile.TemporaryDirectory() as work:
         question, answer, log = (Path(work, name) for name in ("job.json", "result.json", "log"))
         question.write_text(json.dumps({"threads": threads, **job}), "utf-8")
@@ -222,6 +224,7 @@ def machine() -> dict[str, Any]:
         "flags": [flag for flag in FLAGS if flag in text.get("flags", "").split()],
         "torch's capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
+        **({"card": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "memory in GB": round(memory / 1e9, 1),
         "system": platform.system(),
         "versions": versions,

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from minibert import catalogue, config, data, encoder, loading, spec
+from minibert import catalogue, config, data, encoder, spec
 from minibert.model import Model
 from minibert.spec import Baseline, Data, TaskSpec
+from minibert.tokenize import Tokenizer
 
 Part = tuple[Sequence[str], Sequence[Any]]  # texts, targets
 Job = tuple[str, dict[str, Any]]  # module of benchmarks/, what it reads
@@ -67,7 +68,7 @@ def ours(work: Path, task: TaskSpec, name: str = "task", **more: Any) -> Job:
     """The job of our side: a spec."""
     path = work / f"{name}.toml"
     path.write_text(task.to_toml(), "utf-8")
-    return "ours", {"what": "fine_tune", "spec": str(path), **more}
+    return "ours", {"what": "fine_tune", "spec": str(path), "device": task.train.device, **more}
 
 
 def theirs(task: TaskSpec, labels: Sequence[str] = (), **more: Any) -> Job:
@@ -77,6 +78,7 @@ def theirs(task: TaskSpec, labels: Sequence[str] = (), **more: Any) -> Job:
         "what": "fine_tune",
         "tables": {name: getattr(task.data, name) for name in ("train", "validation", "test")},
         "labels": list(labels),
+        "device": task.train.device,
         "weights": str(catalogue.locate_weights(task.model.weights)),
         **{name: getattr(task.model, name) for name in ("max_tokens", "dropout", "attention_dropout")},
         **{name: getattr(task.train, name) for name in numbers},
@@ -94,5 +96,6 @@ def random_bert(folder: Path, layers: int, width: int) -> str:
     }  # fmt: skip
     fresh = encoder.Encoder(config.parse(raw))
     encoder.initialise(fresh, 0.02, seed=0)
-    Model(fresh, None, loading.load("all-MiniLM-L6-v2", head=None).tokenizer).save(folder)
+    texts = catalogue.locate_weights("all-MiniLM-L6-v2", texts_only=True)
+    Model(fresh, None, Tokenizer.from_folder(texts)).save(folder)
     return str(folder)

@@ -20,8 +20,8 @@ SECONDS, TEXTS, TOKENS, CELLS, CPU = range(5)  # of a step, as contestant.Clock 
 
 
 def counted(row: Row) -> np.ndarray:
-    """(steps, 5): all steps but the first, which compiles and fills caches."""
-    return np.array(row["steps"][1:] or row["steps"])
+    """(steps, 5): all steps but the first, or the first `warm`, which compile and fill caches."""
+    return np.array(row["steps"][row.get("warm", 1) :] or row["steps"])
 
 
 def rate(row: Row, of: int = TEXTS, per: int = SECONDS, tokenise: bool = False) -> float:
@@ -34,6 +34,11 @@ def padding(row: Row) -> float:
     """Which share, in per cent, of the cells that were computed held no token."""
     total = counted(row).sum(0)
     return float(100 * (1 - total[TOKENS] / total[CELLS]))
+
+
+def peak_share(row: Row, of: str = "published", flops: float = np.nan) -> float:
+    """In per cent, what `flops` a token come to of the most that the card does: as published, or in products alone."""
+    return 100 * rate(row, of=TOKENS) * flops / row["peak"][of]
 
 
 def step_seconds(row: Row) -> float:

@@ -18,12 +18,14 @@ import torch
 from contestant import Clock, forget_peak, memory, serve
 
 import minibert
-from minibert import catalogue, data, fit, outset, reading, spec, system
+from minibert import catalogue, data, device, fit, flops, outset, reading, results, spec, system
+from minibert.bench import work
 from minibert.folder import RunFolder
+from minibert.model import Model
 from minibert.processes import ALONE
 from minibert.resume import Checkpoints
 from minibert.spec import TaskSpec
-from minibert.train import Plan, accumulate, micro_batches
+from minibert.train import READ_EVERY, Plan, accumulate, micro_batches
 
 
 def read(job: dict[str, Any]) -> tuple[TaskSpec, data.Splits]:
@@ -40,8 +42,14 @@ class Watched(RunFolder):
     def event(self, event: str, **facts: Any) -> None:
         super().event(event, **facts)
         if event == "step":
-            self.clock.step(facts["texts"], facts["tokens"], facts["tokens"])
             self.losses.append(facts["loss"])
+            if (
+                "peak_memory" in facts
+            ):  # a card's steps are told several at once, with the mean of their times
+                took, tokens = facts["texts"] / facts["texts_per_second"], facts["tokens"]
+                self.clock.steps.append([took, facts["texts"], tokens, tokens, 0.0])
+            else:
+                self.clock.step(facts["texts"], facts["tokens"], facts["tokens"])
         else:
             self.clock.start()
 
@@ -50,7 +58,7 @@ def fine_tune(job: dict[str, Any]) -> dict[str, Any]:
     """Load, tokenise, train with `fit`, and, if asked, predict the test part."""
     task, splits = read(job)
     idle = memory()
-    model = outset.new_model(task, splits, "cpu")
+    model = outset.new_model(task, splits, task.train.device)
     start = time.perf_counter()
     encoded = reading.encode_all(task, model, splits)
     tokenise = time.perf_counter() - start
@@ -69,11 +77,27 @@ def fine_tune(job: dict[str, Any]) -> dict[str, Any]:
         "tokenise": tokenise,
         "memory": {"idle": idle, "ready": ready, "peak": clock.peak_mb, "marked": marked},
     }
+    if model.device.type == "cuda":
+        out |= card(task, model, encoded["train"].lengths.tolist())
     if job.get("predict"):
         fit.predict_test(fitted, stop)
         truth = splits.test.targets.tolist()
         out |= {"predictions": fitted.test.tolist(), "truth": truth, "best_epoch": fitted.best_epoch}
     return out
+
+
+def card(task: TaskSpec, model: Model, lengths: list[int]) -> dict[str, Any]:
+    """What is said of a training on a card: its memory, its kernel, operations a token, the most that it does."""
+    word = outset.number_format(task, model)
+    number, autocast, _ = device.FORMATS[word]
+    peak = {"published": flops.peak(device.card(model.device), word)}
+    return {
+        "warm": READ_EVERY,
+        "card memory": device.peak_memory(model.device),
+        "kernel": results.environment(task, model, "", 0.0)["kernel"],
+        "flops": flops.training_flops(model.config, lengths) / sum(lengths),
+        "peak": peak | {"products": work.product_ceiling(autocast or number, model.device)},
+    }
 
 
 def microbatches(job: dict[str, Any]) -> dict[str, Any]:

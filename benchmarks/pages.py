@@ -52,6 +52,19 @@ both sides. Each keeps the epoch with the best Pearson r on the validation part 
 In the last line: means, and the mean difference, minibert less Trainer, with its 95 % interval by Student's t over
 seeds.""",
     ),
+    "card": (
+        "Fine-tuning on a card: tokens a second",
+        """BERT of two sizes, vocabulary 30,522, with random weights and a regression head, on {texts} long texts of
+`worry_anxiety`, at most {tokens} tokens, {epochs} epoch(s) in batches of {batch_size}, dropout 0.1 on hidden states and on attention
+on both sides; bfloat16 autocast over float32 weights on both sides, TF32 on neither. Medians over {rounds} rounds.
+
+- Counted is from the end of the tenth step to the end of the last; both sides wait for the card every ten steps.
+- The share of the peak is of the arithmetic that the text needs (`minibert/flops.py`: real tokens, three times the
+  forward pass), so padding counts as time and not as work; the peak is NVIDIA's published one, dense, and beside it
+  the best bfloat16 product that torch makes on this card in the same run.
+- `Trainer, as it comes`: random order, a batch padded to its longest text, attention sdpa, `bf16=True`.
+- `Trainer, grouped by length`: `train_sampling_strategy="group_by_length"`.""",
+    ),
     "processes": (
         "Fine-tuning: two processes beside one",
         """`minibert run SPEC` by itself, and started by `python -m torch.distributed.run --standalone --nproc-per-node 2`, one thread a

@@ -1,4 +1,4 @@
-"""Races of fine-tuning against transformers' Trainer: `python benchmarks/train.py speed|memory|losses|score|processes`.
+"""Races of fine-tuning against transformers' Trainer: `python benchmarks/train.py speed|memory|losses|score|processes|card`.
 
 In:  a shipped task's texts.   Out: results/train_NAME.json and .md.
 jobs.py says what the contestants are given, ours.py and peers/trainer.py are they, harness.py runs them in rounds.
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from contestant import memory as held
 from harness import HERE, Jobs, Race, Refused, say
 from jobs import changed, laid_out, ours, random_bert, shipped, some, theirs
@@ -29,6 +30,7 @@ from measures import (
     mean,
     over,
     padding,
+    peak_share,
     rate,
     shown,
     step_seconds,
@@ -40,6 +42,7 @@ from pages import PAGES
 from minibert import config, data, metrics
 from minibert.errors import MiniBertError
 from minibert.outset import budget_of, new_model
+from minibert.spec import TaskSpec
 from minibert.train import Plan
 
 OURS, TRAINER, GROUPED = "minibert", "Trainer, as it comes", "Trainer, grouped by length"
@@ -59,6 +62,8 @@ SIZES: dict[str, tuple[Size, Size]] = {
               {"texts": 32, "validation": 8, "test": 16, "epochs": 1, "rounds": 2}),
     "processes": ({"texts": 512, "epochs": 1, "batch_size": 32, "rounds": 5},
                   {"texts": 32, "epochs": 1, "batch_size": 8, "rounds": 2}),
+    "card": ({"texts": 2048, "tokens": 512, "epochs": 3, "batch_size": 64, "rounds": 5},
+             {"texts": 256, "tokens": 128, "epochs": 1, "batch_size": 16, "rounds": 1}),
 }  # fmt: skip
 
 
@@ -153,7 +158,7 @@ def memory(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
         ["ratio", *head[4:6], "a step's time"],
         [[pair, *map(shown, ratio.values())] for pair, ratio in found.items()],
     )
-    budget = budget_of(task, config.read(weights / "config.json"))
+    budget = budget_of(task, config.read(weights / "config.json"), torch.device("cpu"))
     return text, {"found": found, "microbatch": f"{budget:,}"}
 
 
@@ -272,8 +277,60 @@ def processes(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
     return text, {"found": {"ratio": gain, "losses": float(gaps.max())}}
 
 
+def three(folder: Path, task: TaskSpec, names: list[str], number: int) -> Jobs:
+    """Ours and Trainer, as it comes and grouped by length."""
+    drawn, grouping = changed(task, seed=number), {"train_sampling_strategy": "group_by_length"}
+    return dict(zip(names, (ours(folder, drawn), theirs(drawn), theirs(drawn, arguments=grouping))))
+
+
+def card(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
+    """Tokens a second and share of a card's peak, in bfloat16, for encoders of BERT-base and RoBERTa-large size."""
+    if not torch.cuda.is_available() and not race.render:
+        raise Refused("this race is one on a card, and torch finds none")
+    text, found = [], {}
+    for label, layers, width in (("BERT-base", 12, 768), ("RoBERTa-large", 24, 1024)):
+        (folder := work / label).mkdir()
+        task, splits = shipped(WORRY, epochs=size["epochs"], batch_size=size["batch_size"])
+        weights = random_bert(folder / "bert", layers, width)
+        task = laid_out(folder, task, some(splits, size["texts"], 8, 8), weights=weights,
+                        max_tokens=size["tokens"], **DROPOUT)  # fmt: skip
+        task = changed(task, device="cuda", dtype="bfloat16")
+        names = [f"{label}, {name}" for name in (OURS, TRAINER, GROUPED)]
+
+        rows = race.run(partial(three, folder, task, names), range(size["rounds"]))
+        mine = next((row for row in rows if row["name"] == names[0] and "error" not in row), None)
+        if mine is None:
+            continue
+        shares = [
+            partial(peak_share, of=of, flops=mine["flops"])
+            for of in ("published", "products")
+            if mine["peak"][of]
+        ]
+        for row in rows:
+            row.setdefault("peak", mine["peak"])
+        gains = {name: compared(rows, names[0], name, partial(rate, of=TOKENS)) for name in names[1:]}
+        found[label] = {"kernel": mine["kernel"], "peak": mine["peak"], "gains": gains}
+        lines = [
+            [
+                name.removeprefix(f"{label}, "),
+                shown(typical(rows, name, partial(rate, of=TOKENS)), 0),
+                *(shown(typical(rows, name, how), 1) for how in shares),
+                shown(typical(rows, name, padding), 0),
+                shown(typical(rows, name, lambda row: row["card memory"] / 1e9), 1),
+                shown(gains[name]) if name in gains else f"(attention by `{mine['kernel']}`)",
+            ]
+            for name in names
+        ]
+        head = [f"{label} size: {layers} layers, {width} wide", "tokens of text a second",
+                *["% of the card's published peak", "% of its best product in the run"][-len(shares):],
+                "padding, %", "GB on the card", "minibert is so many times as fast"]  # fmt: skip
+        text.append(table(head, lines))
+    return "\n\n".join(text), {"found": found}
+
+
 RACES: dict[str, Callable[[Race, Size, Path], tuple[str, dict[str, Any]]]] = {
     "speed": speed, "memory": memory, "losses": losses, "score": score, "processes": processes,
+    "card": card,
 }  # fmt: skip
 
 

@@ -303,6 +303,11 @@ def peak_memory(device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
+def memory(device: torch.device) -> int:
+    """Bytes that a card has in all; 0 elsewhere."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+
+
 def forget_peak(device: torch.device) -> None:
     """Count `peak_memory` from here on."""
     if device.type == "cuda":

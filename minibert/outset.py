@@ -105,26 +105,31 @@ def plan_of(task: TaskSpec, splits: Splits, model: Model) -> Plan:
     t, scaled = task.train, number_format(task, model) == "float16"
     return Plan(
         len(splits.train), t.epochs, t.batch_size, t.learning_rate, t.warmup, t.weight_decay, t.clip,
-        t.seeds["order"], t.seeds["dropout"], budget_of(task, model.config), t.layer_decay, scaled,
+        t.seeds["order"], t.seeds["dropout"], budget_of(task, model.config, model.device), t.layer_decay, scaled,
     )  # fmt: skip
 
 
-def budget_of(task: TaskSpec, config: EncoderConfig) -> int:
+def budget_of(task: TaskSpec, config: EncoderConfig, place: torch.device) -> int:
     """Tokens of a micro-batch: the spec's, or what keeps some 2.5 GB for the backward pass, 64 D bytes a layer.
 
-    A power of two: 8,192 of a small encoder, 4,096 of BERT-base, 1,024 of RoBERTa-large.
+    A power of two: 8,192 of a small encoder, 4,096 of BERT-base, 1,024 of RoBERTa-large. More at once is no
+    faster on a processor. A card wants more, to have work for all its units: a quarter of its memory, as far as
+    a step has so many (32,768 of BERT-base on 80 GB).
     """
     if task.train.tokens_per_microbatch:
         return task.train.tokens_per_microbatch
-    fit = 2.5e9 / (64 * config.hidden_width * config.num_layers)
-    return min(max(2 ** int(math.log2(fit)), 512), 8192)
+    kept, most = 2.5e9, 8192
+    if place.type == "cuda":
+        kept, most = device.memory(place) / 4, max(most, task.train.batch_size * task.model.max_tokens)
+    fit = kept / (64 * config.hidden_width * config.num_layers)
+    return max(min(2 ** int(math.log2(fit)), most), 512)
 
 
 def learner_of(
     task: TaskSpec, splits: Splits, model: Model, encoded: Encoded, world: World = ALONE
 ) -> Learner:
     """The model with what it learns from; word rows that occur in no training text are set apart."""
-    sized = budget_of(task, model.config) if task.train.compile == "reduce-overhead" else 0
+    sized = budget_of(task, model.config, model.device) if task.train.compile == "reduce-overhead" else 0
     if not world.shards:
         filler = {model.config.pad_id} if sized else set()
         wordrows.set_apart(model.encoder.embeddings, filler.union(*encoded.ids))

@@ -197,7 +197,7 @@ def environment(
         "python": sys.version.split()[0],
         **device.describe(model.device),
         **world.facts(),
-        "tokens_per_microbatch": budget_of(task, model.config),
+        "tokens_per_microbatch": budget_of(task, model.config, model.device),
         "dtype": word,  # of training
         "numbers": device.said(word, model.device),
         "numbers_mind": device.caution(word, model.device),

@@ -113,7 +113,7 @@ def idle_steps(task: TaskSpec, splits: Splits, learner: Learner, budget: int) ->
 
 def tune(task: TaskSpec, splits: Splits, model: Model, encoded: Encoded) -> Tuning:
     """Try budgets in turn, round after round, on the same step."""
-    learner, present = learner_of(task, splits, model, encoded), budget_of(task, model.config)
+    learner, present = learner_of(task, splits, model, encoded), budget_of(task, model.config, model.device)
     speeds = {budget: [] for budget in sorted({*budgets(task, encoded), present})}
     with Bar("tuning", ROUNDS * len(speeds), "trials") as bar:
         for _ in range(ROUNDS):

@@ -18,6 +18,7 @@ import ctypes
 import functools
 import importlib.util
 import subprocess
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -277,6 +278,7 @@ def plug_in(library: Path | str) -> type:
                 "manual_seed_all": lambda seed: None,
                 "empty_cache": lambda: None,
                 "reset_peak_memory_stats": lambda device=None: None,
+                "get_device_properties": lambda device=None: types.SimpleNamespace(total_memory=16 * 2**30),
                 "max_memory_allocated": lambda device=None: 123_456_789,
             }
             was = {name: getattr(torch.cuda, name) for name in answers}

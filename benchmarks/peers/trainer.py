@@ -35,9 +35,9 @@ class Clocked(Trainer):
 
     def training_step(self, model, inputs, *rest, **more):
         mask = inputs["attention_mask"]
-        self.held = len(mask), int(mask.sum()), mask.numel()
+        self.held = len(mask), mask.sum(), mask.numel()  # read in the end: reading makes a card's host wait
         loss = super().training_step(model, inputs, *rest, **more)
-        self.losses.append(float(loss))
+        self.losses.append(loss.detach())
         return loss
 
 
@@ -50,7 +50,10 @@ class Ticks(TrainerCallback):
     def on_train_begin(self, *_, **__):
         self.clock.start()
 
-    def on_step_end(self, *_, **__):
+    def on_step_end(self, arguments, state, *_, **__):
+        # Both sides wait for a card every ten steps and in the end; the first ten do not count.
+        if not arguments.use_cpu and (state.global_step % 10 == 0 or state.global_step == state.max_steps):
+            torch.cuda.synchronize()
         self.clock.step(*self.trainer.held)
 
     def on_evaluate(self, *_, **__):
@@ -97,7 +100,7 @@ class Texts:
 
     def target(self, cell: str, labels: list[str]) -> float | int:
         """A class's number, or a standardised number."""
-        return labels.index(cell) if labels else (float(cell) - self.mean) / self.deviation
+        return labels.index(cell) if labels else float((float(cell) - self.mean) / self.deviation)
 
 
 def ordered(job: dict[str, Any], texts: Texts) -> list[dict[str, Any]]:
@@ -119,7 +122,8 @@ def fine_tune(job: dict[str, Any]) -> dict[str, Any]:
         arguments = TrainingArguments(
             **{
                 "output_dir": work,
-                "use_cpu": True,
+                "use_cpu": job["device"] == "cpu",
+                "bf16": job["device"] == "cuda",
                 "save_strategy": "no",
                 "num_train_epochs": job["epochs"],
                 "per_device_train_batch_size": job["batch_size"],
@@ -148,11 +152,13 @@ def fine_tune(job: dict[str, Any]) -> dict[str, Any]:
         ready, marked = memory(), forget_peak()
         trainer.train()
         out = {
-            "steps": ticks.clock.steps,
-            "losses": trainer.losses,
+            "steps": [[float(number) for number in step] for step in ticks.clock.steps],
+            "losses": [float(loss) for loss in trainer.losses],
             "tokenise": texts.seconds,
             "memory": {"idle": idle, "ready": ready, "peak": ticks.clock.peak_mb, "marked": marked},
         }
+        if job["device"] == "cuda":
+            out |= {"warm": 10, "card memory": torch.cuda.max_memory_allocated()}
         if job.get("predict"):
             found = trainer.predict(texts.test).predictions.ravel() * texts.deviation + texts.mean
             best = Path(trainer.state.best_model_checkpoint).name.removeprefix("checkpoint-")
