@@ -20,7 +20,10 @@ def serve(kinds: dict[str, Callable[[dict[str, Any]], dict[str, Any]]]) -> None:
     """Do the job that the command line names, with as many threads as it says."""
     import torch
 
-    job = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    def each(job: dict[str, Any]) -> dict[str, Any]:
+        return {"jobs": {name: kinds[one["what"]](one) for name, one in job["jobs"].items()}}
+
+    kinds, job = kinds | {"each": each}, json.loads(Path(sys.argv[1]).read_text("utf-8"))
     torch.set_num_threads(job["threads"])
     Path(sys.argv[2]).write_text(json.dumps(kinds[job["what"]](job)), "utf-8")
 
@@ -59,14 +62,13 @@ def forget_peak() -> bool:
 
 
 class Clock:
-    """A line a step: [seconds since the last one, texts, tokens, cells computed, CPU seconds of all threads]; peak memory.
+    """A line a step: [seconds since the last one, texts, tokens, cells computed, CPU seconds of all threads].
 
     `start` is called before the first step, and again behind whatever is no training.
     """
 
     def __init__(self) -> None:
         self.steps: list[list[float]] = []
-        self.peak_mb = 0.0
         self.start()
 
     def start(self) -> None:
@@ -75,4 +77,4 @@ class Clock:
     def step(self, texts: int, tokens: int, cells: int) -> None:
         now, worked = time.perf_counter(), time.process_time()
         self.steps.append([now - self.since, texts, tokens, cells, worked - self.worked])
-        self.since, self.worked, self.peak_mb = now, worked, peak()
+        self.since, self.worked = now, worked

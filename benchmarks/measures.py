@@ -36,9 +36,9 @@ def padding(row: Row) -> float:
     return float(100 * (1 - total[TOKENS] / total[CELLS]))
 
 
-def peak_share(row: Row, of: str = "published", flops: float = np.nan) -> float:
-    """In per cent, what `flops` a token come to of the most that the card does: as published, or in products alone."""
-    return 100 * rate(row, of=TOKENS) * flops / row["peak"][of]
+def peak_share(row: Row, flops: float, peak: float) -> float:
+    """In per cent, what `flops` a token come to of the most that a card does a second."""
+    return 100 * rate(row, of=TOKENS) * flops / peak
 
 
 def step_seconds(row: Row) -> float:

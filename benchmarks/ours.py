@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contestant import Clock, forget_peak, memory, serve
+from contestant import Clock, forget_peak, memory, peak, serve
 
 import minibert
 from minibert import catalogue, data, device, fit, flops, outset, reading, results, spec, system
@@ -59,6 +59,7 @@ def fine_tune(job: dict[str, Any]) -> dict[str, Any]:
     task, splits = read(job)
     idle = memory()
     model = outset.new_model(task, splits, task.train.device)
+    device.forget_peak(model.device)
     start = time.perf_counter()
     encoded = reading.encode_all(task, model, splits)
     tokenise = time.perf_counter() - start
@@ -70,12 +71,12 @@ def fine_tune(job: dict[str, Any]) -> dict[str, Any]:
         checkpoints = Checkpoints(folder.path / "checkpoints", task, "", minibert.__version__)
         stop = system.Stop()
         fitted = fit.fit(task, splits, model, encoded, folder, stop, checkpoints)
-    clock = folder.clock
+    clock, most = folder.clock, peak()
     out = {
         "steps": clock.steps,
         "losses": folder.losses,
         "tokenise": tokenise,
-        "memory": {"idle": idle, "ready": ready, "peak": clock.peak_mb, "marked": marked},
+        "memory": {"idle": idle, "ready": ready, "peak": most, "marked": marked},
     }
     if model.device.type == "cuda":
         out |= card(task, model, encoded["train"].lengths.tolist())
@@ -92,7 +93,7 @@ def card(task: TaskSpec, model: Model, lengths: list[int]) -> dict[str, Any]:
     number, autocast, _ = device.FORMATS[word]
     peak = {"published": flops.peak(device.card(model.device), word)}
     return {
-        "warm": READ_EVERY,
+        "warm": 2 * READ_EVERY,
         "card memory": device.peak_memory(model.device),
         "kernel": results.environment(task, model, "", 0.0)["kernel"],
         "flops": flops.training_flops(model.config, lengths) / sum(lengths),

@@ -18,18 +18,21 @@ epoch(s) in batches of {batch_size}, dropout 0.1 on hidden states and on attenti
 - `Trainer, as it comes`: random order, a batch padded to its longest text, attention sdpa.
 - `Trainer, grouped by length`: `train_sampling_strategy="group_by_length"` and attention {attention}, the faster of
   two in a trial of {trial} steps before the rounds ({trials}). It groups within 50 batches or a quarter of the texts, so that the more
-  texts there are, the less it pads.""",
+  texts there are, the less it pads.
+- minibert's products come from {library} on this processor (`minibert/device.py`, products). Where that is another
+  library, it is worth up to 1.8 times by itself, and Trainer is told to take it, too, in a row of its own.""",
     ),
     "memory": (
         "Fine-tuning: memory",
         """BERT of {layers} layers, {width} wide, vocabulary 30,522, with random weights and a regression head; {texts} texts of
 {tokens} tokens a step, {steps} steps, dropout 0.1 on hidden states and on attention; {rounds} round(s).
 
-- MB (10^6 bytes) in RAM: VmRSS, and of the peak VmHWM, put back before the first step and read after the last.
+- MB (10^6 bytes) in RAM: VmRSS, and of the peak VmHWM, put back before the first step and read when training is over:
+  with minibert's copy of the best epoch's weights, which Trainer would write to disk and was not asked for.
 - "Before the model": all is imported and nothing loaded, so that the peak over it holds weights, gradients, AdamW's
   moments and activations; and whatever is imported only when it is needed.
 - "Before the first step": the model is loaded, the texts are tokenised.
-- `minibert` computes at most {microbatch} tokens at once, as it comes; `minibert, the batch at once` all of a step's.
+- `minibert` computes at most {microbatch} tokens at once, as it comes.
 - `minibert, recompute`: `[train] recompute = true`. `Trainer, checkpointing`: `gradient_checkpointing=True`.
 - A step's time leaves the first one out. Ratios below 1: minibert takes less.""",
     ),
@@ -58,12 +61,13 @@ seeds.""",
 `worry_anxiety`, at most {tokens} tokens, {epochs} epoch(s) in batches of {batch_size}, dropout 0.1 on hidden states and on attention
 on both sides; bfloat16 autocast over float32 weights on both sides, TF32 on neither. Medians over {rounds} rounds.
 
-- Counted is from the end of the tenth step to the end of the last; both sides wait for the card every ten steps.
+- Counted is from the end of the twentieth step to the end of the last; both sides wait for the card every ten steps.
 - The share of the peak is of the arithmetic that the text needs (`minibert/flops.py`: real tokens, three times the
   forward pass), so padding counts as time and not as work; the peak is NVIDIA's published one, dense, and beside it
   the best bfloat16 product that torch makes on this card in the same run.
 - `Trainer, as it comes`: random order, a batch padded to its longest text, attention sdpa, `bf16=True`.
-- `Trainer, grouped by length`: `train_sampling_strategy="group_by_length"`.""",
+- `Trainer, grouped by length`: `train_sampling_strategy="group_by_length"`.
+- `minibert, compiled`: `[train] compile = "reduce-overhead"`, CUDA graphs.""",
     ),
     "processes": (
         "Fine-tuning: two processes beside one",

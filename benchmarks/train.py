@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from contestant import memory as held
 from harness import HERE, Jobs, Race, Refused, say
-from jobs import changed, laid_out, ours, random_bert, shipped, some, theirs
+from jobs import Job, changed, laid_out, ours, random_bert, shipped, some, theirs
 from measures import (
     CPU,
     TOKENS,
@@ -40,12 +40,14 @@ from measures import (
 from pages import PAGES
 
 from minibert import config, data, metrics
+from minibert.device import products
 from minibert.errors import MiniBertError
 from minibert.outset import budget_of, new_model
 from minibert.spec import TaskSpec
 from minibert.train import Plan
 
 OURS, TRAINER, GROUPED = "minibert", "Trainer, as it comes", "Trainer, grouped by length"
+SWITCHED = f"{GROUPED}, minibert's product library"
 WORRY, NEWS = "worry_anxiety", "reuters8"
 DROPOUT = {"dropout": 0.1, "attention_dropout": 0.1}
 Size = dict[str, Any]
@@ -62,8 +64,8 @@ SIZES: dict[str, tuple[Size, Size]] = {
               {"texts": 32, "validation": 8, "test": 16, "epochs": 1, "rounds": 2}),
     "processes": ({"texts": 512, "epochs": 1, "batch_size": 32, "rounds": 5},
                   {"texts": 32, "epochs": 1, "batch_size": 8, "rounds": 2}),
-    "card": ({"texts": 2048, "tokens": 512, "epochs": 3, "batch_size": 64, "rounds": 5},
-             {"texts": 256, "tokens": 128, "epochs": 1, "batch_size": 16, "rounds": 1}),
+    "card": ({"texts": 1024, "tokens": 512, "epochs": 3, "batch_size": 64, "rounds": 3},
+             {"texts": 512, "tokens": 128, "epochs": 1, "batch_size": 16, "rounds": 1}),
 }  # fmt: skip
 
 
@@ -81,13 +83,18 @@ def speed(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
     tried = {word: rate(row) for word, row in tried.items() if "error" not in row}
     best = max(tried, key=tried.get, default="sdpa")
 
+    switched = products() != "torch's own"
+    names = [OURS, TRAINER, GROUPED, *([SWITCHED] if switched else [])]
+
     def jobs(number: int) -> Jobs:
         drawn = changed(task, seed=number)
-        return {
+        made = {
             OURS: ours(work, drawn),
             TRAINER: theirs(drawn),
             GROUPED: theirs(drawn, arguments=grouping, attention=best),
+            SWITCHED: theirs(drawn, arguments=grouping, attention=best, products=True),
         }
+        return {name: made[name] for name in names}
 
     rows = race.run(jobs, range(size["rounds"]))
     gains = {
@@ -96,7 +103,6 @@ def speed(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
         "by CPU time": partial(rate, per=CPU),
     }
     seen = ((rate, 2), (partial(rate, of=TOKENS), 0), (padding, 0))
-    names = OURS, TRAINER, GROUPED
     found = {
         name: {what: compared(rows, OURS, name, how) for what, how in gains.items()} for name in names[1:]
     }
@@ -112,14 +118,15 @@ def speed(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
     head = ["", "texts a second", "tokens of text a second", "padding, % of what it computes",
             "minibert is so many times as fast", "tokenising counted", "by CPU time"]  # fmt: skip
     trials = ", ".join(f"{word} {x:.2f} texts a second" for word, x in tried.items())
-    return table(head, lines), {"found": found, "attention": best, "trials": trials}
+    library = "another library than torch's own choice" if switched else "torch's own choice of library"
+    facts = {"found": found, "attention": best, "trials": trials, "library": library}
+    return table(head, lines), facts
 
 
 def memory(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
     """Most memory over the idle process, and a step's time beside it."""
     if held() is None:
         raise Refused("memory is read from /proc/self/status, which this system has not")
-    at_once = "minibert, the batch at once"
     recompute, checkpoint = "minibert, recompute", "Trainer, checkpointing"
     task, splits = shipped(WORRY, epochs=1, batch_size=size["texts"])
     texts = [" ".join(splits.train.texts[i : i + 20]) for i in range(size["texts"] * size["steps"] + 8)]
@@ -130,13 +137,11 @@ def memory(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
     task = laid_out(work, task, parts, weights=weights, max_tokens=size["tokens"], **DROPOUT)
 
     def jobs(number: int) -> Jobs:
-        whole = changed(task, tokens_per_microbatch=size["texts"] * size["tokens"])
         return {
             OURS: ours(work, task, "plain"),
             TRAINER: theirs(task),
             recompute: ours(work, changed(task, recompute=True), "recompute"),
             checkpoint: theirs(task, arguments={"gradient_checkpointing": True}),
-            at_once: ours(work, whole, "at_once"),
         }
 
     rows = race.run(jobs, range(size["rounds"]))
@@ -145,11 +150,11 @@ def memory(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
     seen += gains.values()
     lines = [
         [name, *(shown(typical(rows, name, how), 2 if how is step_seconds else 0) for how in seen)]
-        for name in (OURS, at_once, TRAINER, recompute, checkpoint)
+        for name in (OURS, TRAINER, recompute, checkpoint)
     ]
     found = {
         f"{one} / {other}": {what: compared(rows, one, other, how) for what, how in gains.items()}
-        for one, other in ((OURS, TRAINER), (at_once, TRAINER), (recompute, checkpoint))
+        for one, other in ((OURS, TRAINER), (recompute, checkpoint))
     }
     head = ["MB", "before the model", "before the first step", "peak", "peak over before the model",
             "peak over before the first step", "seconds a step"]  # fmt: skip
@@ -277,54 +282,68 @@ def processes(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
     return text, {"found": {"ratio": gain, "losses": float(gaps.max())}}
 
 
-def three(folder: Path, task: TaskSpec, names: list[str], number: int) -> Jobs:
-    """Ours and Trainer, as it comes and grouped by length."""
-    drawn, grouping = changed(task, seed=number), {"train_sampling_strategy": "group_by_length"}
-    return dict(zip(names, (ours(folder, drawn), theirs(drawn), theirs(drawn, arguments=grouping))))
+CARD_SIZES = {"BERT-base": (12, 768), "RoBERTa-large": (24, 1024)}  # layers, width
+COMPILED = "minibert, compiled"
 
 
 def card(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
     """Tokens a second and share of a card's peak, in bfloat16, for encoders of BERT-base and RoBERTa-large size."""
     if not torch.cuda.is_available() and not race.render:
         raise Refused("this race is one on a card, and torch finds none")
-    text, found = [], {}
-    for label, layers, width in (("BERT-base", 12, 768), ("RoBERTa-large", 24, 1024)):
+    tasks = {}
+    for label, (layers, width) in CARD_SIZES.items():
         (folder := work / label).mkdir()
         task, splits = shipped(WORRY, epochs=size["epochs"], batch_size=size["batch_size"])
         weights = random_bert(folder / "bert", layers, width)
         task = laid_out(folder, task, some(splits, size["texts"], 8, 8), weights=weights,
                         max_tokens=size["tokens"], **DROPOUT)  # fmt: skip
-        task = changed(task, device="cuda", dtype="bfloat16")
-        names = [f"{label}, {name}" for name in (OURS, TRAINER, GROUPED)]
+        tasks[label] = changed(task, device="cuda", dtype="bfloat16")
 
-        rows = race.run(partial(three, folder, task, names), range(size["rounds"]))
-        mine = next((row for row in rows if row["name"] == names[0] and "error" not in row), None)
+    def each(made: Callable[[TaskSpec, str], Job], **train: Any) -> Job:
+        """A job of all sizes, one after the other in one process."""
+        parts = {label: made(changed(task, **train), label) for label, task in tasks.items()}
+        module = next(iter(parts.values()))[0]
+        return module, {"what": "each", "device": "cuda", "jobs": {k: job for k, (_, job) in parts.items()}}
+
+    def jobs(number: int) -> Jobs:
+        grouping = {"train_sampling_strategy": "group_by_length"}
+        return {
+            OURS: each(lambda task, label: ours(work / label, task), seed=number),
+            TRAINER: each(lambda task, label: theirs(task), seed=number),
+            GROUPED: each(lambda task, label: theirs(task, arguments=grouping), seed=number),
+            COMPILED: each(lambda task, label: ours(work / label, task, "compiled"), seed=number,
+                           compile="reduce-overhead"),
+        }  # fmt: skip
+
+    whole = race.run(jobs, range(size["rounds"]))
+    text, found = [], {}
+    for label, (layers, width) in CARD_SIZES.items():
+        rows = [row | row["jobs"][label] if "jobs" in row else row for row in whole]
+        mine = next((row for row in rows if row["name"] == OURS and "error" not in row), None)
         if mine is None:
             continue
-        shares = [
-            partial(peak_share, of=of, flops=mine["flops"])
-            for of in ("published", "products")
+        names = [name for name in (OURS, COMPILED, TRAINER, GROUPED) if by_round(rows, name, rate)]
+        shares = {
+            f"% of {what}": partial(peak_share, flops=mine["flops"], peak=mine["peak"][of])
+            for of, what in (("published", "the published peak"), ("products", "the best product in the run"))
             if mine["peak"][of]
-        ]
-        for row in rows:
-            row.setdefault("peak", mine["peak"])
-        gains = {name: compared(rows, names[0], name, partial(rate, of=TOKENS)) for name in names[1:]}
+        }
+        gains = {name: compared(rows, OURS, name, partial(rate, of=TOKENS)) for name in names[1:]}
         found[label] = {"kernel": mine["kernel"], "peak": mine["peak"], "gains": gains}
         lines = [
             [
-                name.removeprefix(f"{label}, "),
+                name,
                 shown(typical(rows, name, partial(rate, of=TOKENS)), 0),
-                *(shown(typical(rows, name, how), 1) for how in shares),
+                *(shown(typical(rows, name, how), 1) for how in shares.values()),
                 shown(typical(rows, name, padding), 0),
                 shown(typical(rows, name, lambda row: row["card memory"] / 1e9), 1),
-                shown(gains[name]) if name in gains else f"(attention by `{mine['kernel']}`)",
+                shown(gains[name]) if name in gains else "",
             ]
             for name in names
         ]
-        head = [f"{label} size: {layers} layers, {width} wide", "tokens of text a second",
-                *["% of the card's published peak", "% of its best product in the run"][-len(shares):],
-                "padding, %", "GB on the card", "minibert is so many times as fast"]  # fmt: skip
-        text.append(table(head, lines))
+        head = [f"{label} size: {layers} layers, {width} wide", "tokens of text a second", *shares,
+                "padding, %", "GB on the card", "minibert, as it comes, is so many times as fast"]  # fmt: skip
+        text.append(table(head, lines) + f"\n\nAttention of minibert: `{mine['kernel']}`.")
     return "\n\n".join(text), {"found": found}
 
 

@@ -96,7 +96,8 @@ def set_apart(task: TaskSpec, model: Model) -> None:
     compiled.compile_blocks(encoder, t.compile, model.device.type, t.recompute, several)
     if t.recompute:
         recompute(encoder)
-    elif t.compile == "none":  # a compiler decides by itself what it keeps
+    elif t.compile == "none" and model.device.type != "cuda":
+        # A compiler decides by itself what it keeps; a card has the memory, and its host no time to spare.
         recompute_activations(encoder)
 
 
@@ -113,14 +114,14 @@ def budget_of(task: TaskSpec, config: EncoderConfig, place: torch.device) -> int
     """Tokens of a micro-batch: the spec's, or what keeps some 2.5 GB for the backward pass, 64 D bytes a layer.
 
     A power of two: 8,192 of a small encoder, 4,096 of BERT-base, 1,024 of RoBERTa-large. More at once is no
-    faster on a processor. A card wants more, to have work for all its units: a quarter of its memory, as far as
-    a step has so many (32,768 of BERT-base on 80 GB).
+    faster on a processor. A card wants more, to have work for all its units: a third of its memory, as far as a
+    step has so many (32,768 of BERT-base on 80 GB).
     """
     if task.train.tokens_per_microbatch:
         return task.train.tokens_per_microbatch
     kept, most = 2.5e9, 8192
     if place.type == "cuda":
-        kept, most = device.memory(place) / 4, max(most, task.train.batch_size * task.model.max_tokens)
+        kept, most = device.memory(place) / 3, max(most, task.train.batch_size * task.model.max_tokens)
     fit = kept / (64 * config.hidden_width * config.num_layers)
     return max(min(2 ** int(math.log2(fit)), most), 512)
 

@@ -1,4 +1,4 @@
-"""Computed again instead of kept: a block's activation always, and with `[train] recompute` all of a block.
+"""Computed again instead of kept: a block's activation on a processor, with `[train] recompute` all of a block.
 
 In:  an Encoder.   Out: the same Encoder, which keeps less for the backward pass and gives the same bits.
 

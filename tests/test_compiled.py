@@ -258,4 +258,6 @@ def test_compiled_on_the_card(way, dynamo):
                 batch = toy_batch(lengths, fill_to=32, key=(3, turn)).to("cuda")
                 encoder(batch)[: sum(lengths)].square().sum().backward()
         found.append([p.grad.cpu() for p in encoder.parameters() if p.grad is not None])
-    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(*found, strict=True))
+    largest = max(float(g.abs().max()) for g in found[0])
+    gaps = [float((a - b).abs().max()) / largest for a, b in zip(*found, strict=True)]
+    assert max(gaps) < 1e-5, max(gaps)

@@ -180,12 +180,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from minibert.kernels import triton as host, triton_code as code
 
-POINTERS = {"tiles": "*i32", "rows": "*i64", "lse": "*fp32", "delta": "*fp32"}
+POINTERS = {"tiles": "*i32", "rows": "*i64", "words": "*i32", "lse": "*fp32", "delta": "*fp32"}
 TYPES = {torch.bfloat16: "*bf16", torch.float32: "*fp32"}
 for dtype, width, capability in ((torch.bfloat16, 64, 90), (torch.bfloat16, 128, 80), (torch.float32, 64, 90)):
     for name in ("forward", "backward_queries", "backward_keys"):
-        chosen = host.sizes(width, dtype, 512, True, name != "forward")
-        options = {word: chosen.pop(word) for word in ("num_warps", "num_stages")}
+        chosen = host.sizes(name, width, dtype, 512, True)
+        options = {word: chosen.pop(word) for word in ("num_warps", "num_stages", "maxnreg") if word in chosen}
         fixed = {**chosen, "DROPOUT": True, "WINDOW": True, "WIDTH": width, "COLUMNS": width, "PRECISION": "ieee"}
         program, types, aligned = getattr(code, name), {}, {}
         for i, word in enumerate(program.arg_names):
@@ -231,12 +231,13 @@ def test_no_tile_is_empty_and_long_texts_come_first():
     assert sorted(covered) == list(range(300))
 
 
-@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("program", ["forward", "backward_queries", "backward_keys"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_tiles_are_what_triton_takes_and_no_larger_than_texts(dtype, backward):
+def test_tiles_are_what_triton_takes_and_no_larger_than_texts(dtype, program, dropout):
     for width in (16, 64, 128):
         for longest in (1, 16, 17, 100, 512, 8192):
-            chosen = triton.sizes(width, dtype, longest, False, backward)
+            chosen = triton.sizes(program, width, dtype, longest, dropout)
             for side in (chosen["TILE"], chosen["STEP"]):
                 assert side >= 16 and side & (side - 1) == 0 and side < max(17, 2 * longest)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from contestant import Clock, forget_peak, memory, serve
+from contestant import Clock, forget_peak, memory, peak, serve
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -28,6 +28,8 @@ from transformers import (
     get_linear_schedule_with_warmup,
     set_seed,
 )
+
+from minibert import device
 
 
 class Clocked(Trainer):
@@ -51,7 +53,7 @@ class Ticks(TrainerCallback):
         self.clock.start()
 
     def on_step_end(self, arguments, state, *_, **__):
-        # Both sides wait for a card every ten steps and in the end; the first ten do not count.
+        # Both sides wait for a card every ten steps and in the end; the first twenty do not count.
         if not arguments.use_cpu and (state.global_step % 10 == 0 or state.global_step == state.max_steps):
             torch.cuda.synchronize()
         self.clock.step(*self.trainer.held)
@@ -110,6 +112,8 @@ def ordered(job: dict[str, Any], texts: Texts) -> list[dict[str, Any]]:
 
 def fine_tune(job: dict[str, Any]) -> dict[str, Any]:
     """Load, tokenise, train with Trainer, and, if asked, predict the test part with the best epoch."""
+    if job.get("products"):
+        device.products()
     idle = memory()
     model, texts = new_model(job), Texts(job)
     given = {}
@@ -150,15 +154,18 @@ def fine_tune(job: dict[str, Any]) -> dict[str, Any]:
         ticks = Ticks(trainer)
         trainer.add_callback(ticks)
         ready, marked = memory(), forget_peak()
+        if job["device"] == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         trainer.train()
+        most = peak()
         out = {
             "steps": [[float(number) for number in step] for step in ticks.clock.steps],
             "losses": [float(loss) for loss in trainer.losses],
             "tokenise": texts.seconds,
-            "memory": {"idle": idle, "ready": ready, "peak": ticks.clock.peak_mb, "marked": marked},
+            "memory": {"idle": idle, "ready": ready, "peak": most, "marked": marked},
         }
         if job["device"] == "cuda":
-            out |= {"warm": 10, "card memory": torch.cuda.max_memory_allocated()}
+            out |= {"warm": 20, "card memory": torch.cuda.max_memory_allocated()}
         if job.get("predict"):
             found = trainer.predict(texts.test).predictions.ravel() * texts.deviation + texts.mean
             best = Path(trainer.state.best_model_checkpoint).name.removeprefix("checkpoint-")

@@ -15,6 +15,7 @@ runs it on a CPU: slowly, to see that it is right.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 
@@ -37,25 +38,31 @@ def missing(really: bool = False) -> str:
     return "" if INTERPRETED else device.no_triton()
 
 
-def sizes(width: int, dtype: torch.dtype, longest: int, dropout: bool, backward: bool) -> dict[str, int]:
-    """A program's tile, the steps it walks in, its warps, and how many steps ahead are fetched.
+def sizes(program: str, width: int, dtype: torch.dtype, longest: int, dropout: bool) -> dict[str, int]:
+    """A program's tile, the steps it walks in, its warps, how many steps ahead are fetched, registers a thread.
 
-    Half precision, heads up to 64: 128 x 64, whose sums and scores fill the registers of four warps; the draws
-    of dropout and the backward pass, which holds two rectangles more, want those of eight. What is fetched
-    ahead takes at most 81 kB of shared memory, which every card from Ampere on has; heads of 128 take half the
-    tile for that. float32 has no tensor cores, and each thread holds its operands' whole width: 64 x 32 would
-    spill kilobytes a thread. (Registers, spills, shared memory: as ptxas tells them for Hopper; unmeasured.)
-    No tile is larger than the longest text asks for.
+    Half precision, heads up to 64: the fastest or within 5 % of it, at widths 32 and 64, of some 20 choices a
+    program that were tried on an H100 (512 tokens a text). Several programs share a multiprocessor then: while
+    one has the tensor cores another has its softmax. What is fetched ahead takes at most 66 kB of shared memory,
+    which every card from Ampere on has; heads of 128 take half the step for that.
+    float32 has no tensor cores, and each thread holds its operands' whole width: 64 x 32 would spill kilobytes
+    a thread. No tile is larger than the longest text asks for.
     """
+    registers = None  # as many as the compiler likes
     if dtype == torch.float32:
         tile, step, warps, stages = 32, 32, 8, 2
     elif width > 64:
         tile, step, warps, stages = 64, 32, 4, 2
+    elif program != "backward_keys":
+        tile, step, warps, stages = 64, 64, 4, 3
+    elif dropout:
+        tile, step, warps, stages, registers = 64, 32, 4, 1, 128
     else:
-        tile, step, warps, stages = 128, 64, 8 if dropout or backward else 4, 3
+        tile, step, warps, stages = 128, 32, 4, 3
     fits = max(16, 1 << (longest - 1).bit_length())  # the least that a product of Triton's takes is 16
     warps = warps if fits >= tile else 4
-    return {"TILE": min(fits, tile), "STEP": min(fits, step), "num_warps": warps, "num_stages": stages}
+    chosen = {"TILE": min(fits, tile), "STEP": min(fits, step), "num_warps": warps, "num_stages": stages}
+    return chosen | ({"maxnreg": registers} if registers else {})
 
 
 def tiles(layout: Layout, tile: int) -> Tensor:
@@ -82,12 +89,10 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v, *rest):  # noqa: D102
-        from . import triton_code as code
-
         q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
         out = q.new_empty(q.shape)  # (N, H, K)
         lse = q.new_empty(q.shape[1], q.shape[0], dtype=torch.float32)  # (H, N)
-        launch(code.forward, (q, k, v, out, lse), *rest, backward=False)
+        launch("forward", (q, k, v, out, lse), *rest)
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.rest = rest
         return out
@@ -95,44 +100,50 @@ class Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # noqa: D102
-        from . import triton_code as code
-
         q, k, v, out, lse = ctx.saved_tensors
         grad, delta = grad.contiguous(), torch.empty_like(lse)
+        _, _, dropout, *_ = ctx.rest
+        words = lse.new_empty((2, *lse.shape) if dropout else 0, dtype=torch.int32)  # (2, H, N)
         dq, dk, dv = (q.new_empty(q.shape) for _ in range(3))  # (N, H, K)
-        launch(code.backward_queries, (q, k, v, out, grad, lse, delta, dq), *ctx.rest, backward=True)
-        launch(code.backward_keys, (q, k, v, grad, lse, delta, dk, dv), *ctx.rest, backward=True)
+        launch("backward_queries", (q, k, v, out, grad, lse, delta, words, dq), *ctx.rest)
+        launch("backward_keys", (q, k, v, grad, lse, delta, words, dk, dv), *ctx.rest)
         return dq, dk, dv, *(None for _ in ctx.rest)
 
 
 def launch(
-    program,
+    program: str,
     tensors: tuple[Tensor, ...],
     layout: Layout,
     scale: float,
     dropout: Dropout | None,
     window: tuple[int, int] | None,
     precision: str,
-    *,
-    backward: bool,
 ) -> None:
-    """One program for each tile and head."""
+    """One program of triton_code.py for each tile and head."""
+    from . import triton_code as code
+
     q, k, v = tensors[:3]
     tokens, heads, width = q.shape
-    p, words = (dropout.p, first_words(dropout)) if dropout else (0.0, (0, 0, 0, 0))
-    chosen = sizes(width, q.dtype, layout.max_seqlen, dropout is not None, backward)
-    table, rows = tiles(layout, chosen["TILE"]), layout.keep("rows", lambda: rows_of(layout))
+    p = dropout.p if dropout else 0.0
+    chosen = sizes(program, width, q.dtype, layout.max_seqlen, dropout is not None)
+    table = tiles(layout, chosen["TILE"])
+    draws = (
+        layout.keep("rows", lambda: rows_of(layout)),
+        *(first_words(dropout) if dropout else (0, 0, 0, 0)),
+    )
     strides = [x.stride(axis) for x in (q, k, v) for axis in (0, 1)]
-    shares = (scale, 1 - p) if backward else (1 - p,)
+    shares = (1 - p,) if program == "forward" else (scale, 1 - p)
     reach = [min(side, layout.max_seqlen) for side in window or (0, 0)]
     with device.current(q):
-        program[(len(table), heads)](
-            *tensors, table, rows, *strides, tokens, scale * math.log2(math.e), *shares, *words, threshold(p), *reach,
+        getattr(code, program)[(len(table), heads)](
+            *tensors, table, *(() if program == "backward_keys" else draws), *strides, tokens,
+            scale * math.log2(math.e), *shares, threshold(p), *reach,
             DROPOUT=dropout is not None, WINDOW=window is not None, WIDTH=width,
             COLUMNS=max(16, 1 << (width - 1).bit_length()), PRECISION=precision, **chosen,
         )  # fmt: skip
 
 
+@functools.lru_cache(maxsize=64)  # three programs ask
 def first_words(dropout: Dropout) -> tuple[int, ...]:
     """The first of counter.py's three lines, which is alike for all texts, as signed numbers of 32 bits."""
     seed, step, layer = dropout.key
@@ -167,7 +178,8 @@ def triton(
         raise ConfigError(
             f"kernel 'triton' takes heads up to {WIDEST} wide, not {q.shape[-1]}", "Take 'padded'."
         )
-    if scale < 0:  # the program takes the largest score before it scales
+    if scale < 0:  # the program takes the largest score before it scales ...
         q, scale = -q, -scale
+    scale = max(scale, 1e-30)  # ... and what isn't seen has a score of -inf, which times 0 would be no number
     precision = "tf32" if device.in_tf32() else "ieee"  # of float32's products; Triton's own choice is tf32
     return Attention.apply(q, k, v, layout, scale, dropout, window, precision)

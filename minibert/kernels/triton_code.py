@@ -1,14 +1,15 @@
 """What triton.py runs on the card: one program takes a tile of one text's tokens, in one head.
 
     forward           a tile of queries walks along the keys        -> out, lse
-    backward_queries  a tile of queries walks along the keys        -> dq, delta
+    backward_queries  a tile of queries walks along the keys        -> dq, delta, words
     backward_keys     a tile of keys walks along the queries        -> dk, dv
 
 Softmax runs along as in tiled.py, in powers of two: `factor` is scale * log2(e), and lse is the base-2
 logarithm of each query's sum. The mask of dropout is counter.py's. Each number is written by one program, in
 one order, so that a step repeated gives the same bits.
 
-In:  q, k, v (N, H, K), last axis contiguous.   Out: (N, H, K); lse, delta (H, N) float32.
+In:  q, k, v (N, H, K), last axis contiguous.
+Out: (N, H, K); lse, delta (H, N) float32; words (2, H, N) int32, what a query draws its mask from.
 
 Imported by triton.py when it first runs, since it needs the package triton.
 """
@@ -20,9 +21,9 @@ import triton.language as tl
 
 # Triton's interpreter takes bfloat16's bits for a whole number's: there everything is float32 once loaded.
 WIDEN = tl.constexpr(triton.knobs.runtime.interpret)
-# The score of what is not there. Not -inf, of which a query that sees no key of a block would make
-# inf - inf; its first key brings a larger score, beside which this one's share is 0.
-NEVER = tl.constexpr(-1.0e30)
+# The score of a key that isn't seen, and what a query's largest score is before it has seen any. The latter is
+# no -inf: in a block of which a query sees nothing, -inf less -inf would be no number.
+UNSEEN, LEAST = tl.constexpr(float("-inf")), tl.constexpr(-1.0e30)
 # Numbers that change with the batch, the step and the layer: Triton would compile anew for some of them.
 CHANGING = ["tokens", "word_a", "word_b", "word_c", "word_d", "limit", "left", "right"]
 
@@ -126,8 +127,8 @@ def look(
     k_b = rectangle(k, k_token, keys, length, WIDTH, COLUMNS, ENDS)
     scores = tl.dot(q, tl.trans(k_b), input_precision=PRECISION)
     if ENDS or WINDOW:
-        scores = tl.where(seen(queries[:, None], keys[None, :], length, left, right, WINDOW), scores, NEVER)
-    larger = tl.maximum(most, tl.max(scores, 1) * factor)  # factor is not negative
+        scores = tl.where(seen(queries[:, None], keys[None, :], length, left, right, WINDOW), scores, UNSEEN)
+    larger = tl.maximum(most, tl.max(scores, 1) * factor)  # factor is positive
     probs = tl.exp2(scores * factor - larger[:, None])
     shrink = tl.exp2(most - larger)
     total = total * shrink + tl.sum(probs, 1)
@@ -140,8 +141,8 @@ def look(
 
 @triton.jit(do_not_specialize=CHANGING)
 def forward(
-    q, k, v, out, lse, tiles, rows, q_token, q_head, k_token, k_head, v_token, v_head, tokens,
-    factor, kept, word_a, word_b, word_c, word_d, limit, left, right,
+    q, k, v, out, lse, tiles, rows, word_a, word_b, word_c, word_d,
+    q_token, q_head, k_token, k_head, v_token, v_head, tokens, factor, kept, limit, left, right,
     DROPOUT: tl.constexpr, WINDOW: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
@@ -157,7 +158,7 @@ def forward(
     if DROPOUT:
         text_key, text_c, text_d = text_words(rows, text, word_a, word_b, word_c, word_d)
         a, b = query_words(text_key, text_c, text_d, queries)
-    most = tl.full((TILE,), NEVER, tl.float32)
+    most = tl.full((TILE,), LEAST, tl.float32)
     total = tl.zeros((TILE,), tl.float32)
     sums = tl.zeros((TILE, COLUMNS), tl.float32)
     begin, whole, end = reach(first, length, left, right, TILE, STEP, WINDOW)
@@ -197,12 +198,12 @@ def look_back(
 
 @triton.jit(do_not_specialize=CHANGING)
 def backward_queries(
-    q, k, v, out, grad, lse, delta, dq, tiles, rows, q_token, q_head, k_token, k_head, v_token, v_head, tokens,
-    factor, scale, kept, word_a, word_b, word_c, word_d, limit, left, right,
+    q, k, v, out, grad, lse, delta, words, dq, tiles, rows, word_a, word_b, word_c, word_d,
+    q_token, q_head, k_token, k_head, v_token, v_head, tokens, factor, scale, kept, limit, left, right,
     DROPOUT: tl.constexpr, WINDOW: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
-    """dq of a tile of queries; and delta, which backward_keys reads.
+    """dq of a tile of queries; and delta and words, which backward_keys reads.
 
     The sum over the keys of p * dp is out * grad: softmax's backward needs no second pass. All of dprobs is to
     be divided by `kept`: delta is multiplied by it instead, and the sums are divided in the end.
@@ -213,6 +214,7 @@ def backward_queries(
     k = begun(k, start, head, k_token, k_head)
     v = begun(v, start, head, v_token, v_head)
     shift, log = start * made + head * WIDTH, head * tokens + start
+    second = log + tl.num_programs(1) * tokens
     queries = first + tl.arange(0, TILE)
     q_t = rectangle(q, q_token, queries, length, WIDTH, COLUMNS, True)
     grad_t = rectangle(grad + shift, made, queries, length, WIDTH, COLUMNS, True)
@@ -224,6 +226,9 @@ def backward_queries(
     if DROPOUT:
         text_key, text_c, text_d = text_words(rows, text, word_a, word_b, word_c, word_d)
         a, b = query_words(text_key, text_c, text_d, queries)
+        # A tile of keys meets every query: to draw these words again would cost it more than all else it does.
+        tl.store(words + log + queries, a.to(tl.int32, bitcast=True), mask=queries < length)
+        tl.store(words + second + queries, b.to(tl.int32, bitcast=True), mask=queries < length)
     dq_t = tl.zeros((TILE, COLUMNS), tl.float32)
     begin, whole, end = reach(first, length, left, right, TILE, STEP, WINDOW)
     for at in range(begin, whole, STEP):
@@ -241,23 +246,22 @@ def backward_queries(
 
 @triton.jit(do_not_specialize=CHANGING)
 def backward_keys(
-    q, k, v, grad, lse, delta, dk, dv, tiles, rows, q_token, q_head, k_token, k_head, v_token, v_head, tokens,
-    factor, scale, kept, word_a, word_b, word_c, word_d, limit, left, right,
+    q, k, v, grad, lse, delta, words, dk, dv, tiles,
+    q_token, q_head, k_token, k_head, v_token, v_head, tokens, factor, scale, kept, limit, left, right,
     DROPOUT: tl.constexpr, WINDOW: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     """dk and dv of a tile of keys. Scores stand turned, (keys, queries), so that no product turns a result."""
-    start, length, first, text = place(tiles)
+    start, length, first, _ = place(tiles)
     head, made = tl.program_id(1), tl.num_programs(1) * WIDTH
     q = begun(q, start, head, q_token, q_head)
     k = begun(k, start, head, k_token, k_head)
     v = begun(v, start, head, v_token, v_head)
     shift, log = start * made + head * WIDTH, head * tokens + start
+    second = log + tl.num_programs(1) * tokens
     keys = first + tl.arange(0, TILE)
     k_t = rectangle(k, k_token, keys, length, WIDTH, COLUMNS, True)
     v_t = rectangle(v, v_token, keys, length, WIDTH, COLUMNS, True)
-    if DROPOUT:
-        text_key, text_c, text_d = text_words(rows, text, word_a, word_b, word_c, word_d)
     dk_t = tl.zeros((TILE, COLUMNS), tl.float32)
     dv_t = tl.zeros((TILE, COLUMNS), tl.float32)
     begin, _, end = reach(
@@ -275,7 +279,8 @@ def backward_keys(
             probs = tl.where(seen(queries[None, :], keys[:, None], length, left, right, WINDOW), probs, 0.0)
         left_over, dprobs = probs, tl.dot(v_t, tl.trans(grad_b), input_precision=PRECISION)
         if DROPOUT:
-            a, b = query_words(text_key, text_c, text_d, queries)
+            a = tl.load(words + log + queries, mask=queries < length, other=0).to(tl.uint32, bitcast=True)
+            b = tl.load(words + second + queries, mask=queries < length, other=0).to(tl.uint32, bitcast=True)
             gone = dropped(a[None, :], b[None, :], keys[:, None], limit)
             left_over, dprobs = tl.where(gone, 0.0, probs), tl.where(gone, 0.0, dprobs)
         dv_t = tl.dot(left_over.to(grad_b.dtype), grad_b, dv_t, input_precision=PRECISION)
