@@ -543,7 +543,7 @@ def bench_attention(
     compare: Annotated[Path | None, typer.Option(help="An earlier attention.json: what got slower.")] = None,
     kernel_file: KernelFile = None,
     debug: Debug = False,
-) -> None:
+) -> int:
     """Time attention kernels against each other, and say how wrong each is."""
     from .bench import attention, page, table
     from .bench import compare as comparing
@@ -563,6 +563,8 @@ def bench_attention(
     if old:
         lines, notes = comparing.compared(document, old)
         say("\n".join(["", f"beside {compare}:", table_text(lines), *notes]), sys.stdout)
+    done, of = document["measured"]
+    return 0 if done == of else 130
 
 
 @bench_app.command(

@@ -133,7 +133,7 @@ def test_a_row_has_all_that_it_promises(registered, tmp_path):
     document = run(Settings(("sdpa", "native"), dropouts=(0.1,), memory=False, **SMALL))
     table.write(document, tmp_path)
     read = json.loads((tmp_path / "attention.json").read_text("utf-8"))
-    assert list(read) == ["minibert", "verb", "settings", "conditions", "peak", "rows"]
+    assert list(read) == ["minibert", "verb", "settings", "conditions", "peak", "measured", "rows"]
     row = next(r for r in read["rows"] if (r["kernel"], r["direction"]) == ("sdpa", "backward"))
     about = ["kernel", "heads", "width", "lengths", "dtype", "dropout", "direction"]
     assert list(row) == about + list(attention.EMPTY)
@@ -200,6 +200,25 @@ def test_the_verb_prints_a_table_writes_files_and_compares(file, tmp_path):
     assert "FAIL" in fast and fast.rstrip().endswith("-") and "peak, measured in this run" in done.stdout
     done = CliRunner().invoke(app, [*words, "--compare", str(tmp_path / "a" / "attention.json")])
     assert done.exit_code == 0 and "time now / before" in done.stdout
+
+
+def test_what_was_measured_before_an_interruption_is_kept(file, tmp_path, monkeypatch):
+    file.write_text(KERNELS[: KERNELS.index("class Wrong")], encoding="utf-8")
+    asked = []
+
+    def stopped(cases, settings, measured=attention.measured):
+        asked.append(cases)
+        if len(asked) % 2 == 0:
+            raise KeyboardInterrupt
+        return measured(cases, settings)
+
+    monkeypatch.setattr(attention, "measured", stopped)
+    words = ["bench", "attention", "--kernels", "sdpa", "--shapes", "2x8,2x16", "--lengths", "zipf:16", "--tokens",
+             "64", "--rounds", "6", "--seconds", "0", "--direction", "forward", "--no-memory"]  # fmt: skip
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "a")])
+    assert done.exit_code == 130 and "kept is what 1 of 2 gave" in done.stderr
+    found = json.loads((tmp_path / "a" / "attention.json").read_text("utf-8"))
+    assert found["measured"] == [1, 2] and {row["width"] for row in found["rows"]} == {8}
 
 
 def test_quick_asks_what_auto_would():

@@ -4,6 +4,7 @@ In:  Settings.   Out: what stands in attention.json:
 
     minibert, verb, settings
     conditions   the machine, and what else it did (conditions.py)
+    measured     [so many, of so many] groups of cases: fewer if it was interrupted
     peak         {"float32": {"tflops": x}, "gbps": y}: the best that this machine did just before and after
     rows         kernel, heads, width, lengths {name, texts, tokens, longest, mean, padding_share}, dtype,
                  dropout, direction; outcome: ok, unsupported, out_of_memory or error, and why;
@@ -158,16 +159,23 @@ def run(settings: Settings, tell: Callable[[str], None] = lambda words: None) ->
     tell("the machine's peaks")
     before = work.peak(settings.dtypes, device)
     rows: list[dict[str, Any]] = []
-    # Buffers that a compiled backward pass takes over can't be used twice, as timing it alone needs.
-    with torch._functorch.config.patch(donated_buffer=False):
-        for number, cases in enumerate(groups):
-            case = cases[0]
-            drop = f", dropout {case.dropout:g}" if case.dropout else ""
-            tell(
-                f"{number + 1} of {len(groups)}: {case.heads}x{case.width}, {case.lengths.name} "
-                f"({case.lengths.tokens:,} tokens), {case.dtype}{drop}"
-            )
-            rows += measured(cases, settings)
+    done = 0
+    try:
+        # Buffers that a compiled backward pass takes over can't be used twice, as timing it alone needs.
+        with torch._functorch.config.patch(donated_buffer=False):
+            for cases in groups:
+                case = cases[0]
+                drop = f", dropout {case.dropout:g}" if case.dropout else ""
+                tell(
+                    f"{done + 1} of {len(groups)}: {case.heads}x{case.width}, {case.lengths.name} "
+                    f"({case.lengths.tokens:,} tokens), {case.dtype}{drop}"
+                )
+                rows += measured(cases, settings)
+                done += 1
+    except KeyboardInterrupt:
+        if not done:
+            raise
+        tell(f"interrupted: kept is what {done} of {len(groups)} gave")
     peak = work.higher(before, work.peak(settings.dtypes, device))
     for row in rows:
         if row["tflops"] is not None:
@@ -179,6 +187,7 @@ def run(settings: Settings, tell: Callable[[str], None] = lambda words: None) ->
         "settings": said | {"caches": "flushed before every call" if settings.flush else "warm"},
         "conditions": {**conditions.machine(device), **watch.ended()},
         "peak": peak,
+        "measured": [done, len(groups)],
         "rows": rows,
     }
 
