@@ -232,15 +232,14 @@ def test_compiled_by_inductor(wish, dynamo):
 
 
 @pytest.mark.slow
-def test_no_compiler_is_told(dynamo, monkeypatch):
+def test_no_compiler_is_told(dynamo):
     import torch._inductor.config as inductor
 
-    monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
-    monkeypatch.setattr(inductor, "force_disable_caches", True)
+    none = inductor.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True})
     encoder = toy_encoder().train()
     compiled.compile_blocks(encoder, "default", "cpu")
     said = r'compile = "default" failed: .*\n.*compiler for C\+\+'
-    with pytest.raises(EnvironmentProblem, match=said), compiled.problems_named("default"):
+    with none, pytest.raises(EnvironmentProblem, match=said), compiled.problems_named("default"):
         trained(encoder, RAGGED[:1])
 
 

@@ -409,8 +409,7 @@ def test_real_weights_forward(minilm, real_texts, dtype, limit):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_training_beats_counting_words(minilm, seed):
+def test_training_beats_counting_words(minilm):
     from minibert.scratch.__main__ import main
 
-    assert main(seed)["low"] > 0
+    assert main(0)["low"] > 0
