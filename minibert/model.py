@@ -22,9 +22,10 @@ from .align import encode_words
 from .batch import PackedBatch, by_tokens, pack
 from .config import EncoderConfig
 from .encoder import Encoder
-from .errors import ConfigError, TokenizerError
+from .errors import ConfigError, OutOfMemory, TokenizerError
 from .kinds import KINDS, words_of
 from .pooling import Embedding, known_pooling, pool_pieces
+from .system import processes
 from .tokenize import Encoded, Tokenizer, check_texts
 from .trace import Trace
 
@@ -179,9 +180,24 @@ class Model(nn.Module):
     ) -> Iterator[tuple[list[int], Tensor]]:
         """(places, what the head predicts for them), from short texts to long, or by `groups`; on the CPU."""
         self.needs_answers()
-        with evaluating(self), devices.memory_named():
+        with evaluating(self):
             for places in by_tokens(encoded.lengths.tolist(), tokens_at_once) if groups is None else groups:
-                yield places, self.head.predict(self.logits(encoded, places)).cpu().double()
+                yield places, self.answer(encoded, places)
+
+    def answer(self, encoded: Encoded, places: list[int]) -> Tensor:
+        """What the head predicts for some texts, on the CPU; where memory runs out, for one half after the other.
+
+        Of several processes, which may share weights and wait for each other, none splits alone.
+        """
+        try:
+            with devices.memory_named():
+                return self.head.predict(self.logits(encoded, places)).cpu().double()
+        except OutOfMemory:
+            if len(places) == 1 or processes()[1] > 1:
+                raise
+        devices.free()
+        half = len(places) // 2
+        return torch.cat([self.answer(encoded, some) for some in (places[:half], places[half:])])
 
     def predict(
         self,

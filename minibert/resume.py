@@ -34,6 +34,7 @@ from .processes import ALONE, World
 from .progress import say
 from .spec import TaskSpec
 from .standing import FILES, Course, Reached
+from .tokenize import FILES as TOKENIZER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +52,11 @@ FREE = (
     "trackers",
     "parallel",
 )  # of [train]: change nothing that is learned
-MEMORY = ("tokens_per_microbatch", "recompute")  # and these only its last digits, where memory is short
+# ... and these only the last digits, where memory is short; on a card other numbers are dropped, too, as its
+# generator draws one micro-batch after the other
+MEMORY = ("tokens_per_microbatch", "recompute")
+DIGITS = "the rest may differ in the last digits"
+COARSER = "the rest is computed in that; for one format on all devices, set [train] dtype before a run begins"
 
 Tensors = dict[str, dict[str, Tensor]]
 
@@ -219,6 +224,8 @@ class Checkpoints:
         """What every checkpoint says of its run."""
         made = {"minibert": self.version, "torch": torch.__version__, "device": str(self.made_of[1].device)}
         made |= {name: str(word) for name, word in self.world.facts().items() if name != "backend"}
+        t = self.task.train
+        made |= {"number format": device.number_format(t.dtype, self.made_of[1].device, t.force_dtype)}
         made |= {"threads": str(torch.get_num_threads()), "matrix products by": device.products()}
         run = {"spec": self.task.table(), "identity": self.identity, "started": self.started}
         return {"fold": fold, **run, "seconds": self.seconds, "made": made}
@@ -298,7 +305,7 @@ class Checkpoints:
     def check(self) -> None:
         """Refuse to go on with other data or weights than the run began with; tell what else has changed."""
         before, now = self.resumed["identity"], self.identity
-        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        changed = [name for name in before if before[name] != now.get(name)]
         if changed:
             raise ConfigError(
                 f"{self.folder.parent} can't be resumed: since it began, this has changed: {'; '.join(changed)}",
@@ -307,7 +314,9 @@ class Checkpoints:
         for name, word in self.facts(0)["made"].items():
             then = self.resumed["made"].get(name, word)
             if word != then:
-                say(f"{name} was {then} and is now {word}: the rest may differ in the last digits")
+                say(
+                    f"{name} was {then} and is now {word}: {COARSER if name == 'number format' else DIGITS}"
+                )
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -322,7 +331,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def identify(splits: list[Splits], model: Model) -> dict[str, str]:
-    """What a run is made of, as sha256 by name: its tables, which row is in which part, the weights it begins with."""
+    """What a run is made of, as sha256 by name: its tables, which row is in which part, the weights it begins with,
+    their config and tokenizer."""
     rows = hashlib.sha256()
     out = {}
     for split in splits:
@@ -330,5 +340,8 @@ def identify(splits: list[Splits], model: Model) -> dict[str, str]:
             out[f"[data] {part.name}"] = part.table.sha256
             rows.update(part.rows.astype("int64").tobytes())
     out["which row is in which part"] = rows.hexdigest()
-    weights = sorted(Path(model.report.source).glob("*.safetensors"))
-    return out | {f"[model] weights, {path.name}": system.sha256(path) for path in weights}
+    source = Path(model.report.source)
+    others = [source / name for name in ("config.json", *TOKENIZER)]
+    files = {f"[model] weights, {path.name}": path for path in sorted(source.glob("*.safetensors"))}
+    files |= {f"[model] {path.name}": path for path in others if path.is_file()}
+    return out | {name: system.sha256(path) for name, path in files.items()}

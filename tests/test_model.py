@@ -13,7 +13,14 @@ from safetensors.torch import load_file, save_file
 import minibert
 from minibert import heads, saving, spec
 from minibert.batch import unpack
-from minibert.errors import ConfigError, DataError, EnvironmentProblem, TokenizerError, WeightsError
+from minibert.errors import (
+    ConfigError,
+    DataError,
+    EnvironmentProblem,
+    OutOfMemory,
+    TokenizerError,
+    WeightsError,
+)
 from minibert.model import Model
 
 from .helpers import (
@@ -244,6 +251,25 @@ def test_predicting_twice_in_any_mode_gives_the_same(folder):
     assert model.predict(TEXTS).equals(first) and model.training, "and the mode is as it was"
     assert model.embed(TEXTS, pooling="mean").tolist() == model.eval().embed(TEXTS, pooling="mean").tolist()
     assert not model.training
+
+
+def test_where_memory_runs_out_the_texts_are_answered_in_halves(folder, monkeypatch):
+    model, sizes = load(folder), []
+    encoded = model.tokenize(TEXTS)
+    whole, logits = model.answer(encoded, list(range(5))), model.logits
+
+    def short(encoded, places, **more):
+        sizes.append(len(places))
+        if len(places) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return logits(encoded, places, **more)
+
+    monkeypatch.setattr(model, "logits", short)
+    close(model.answer(encoded, list(range(5))), whole, "logits float32")
+    assert sizes == [5, 2, 3, 1, 2]
+    monkeypatch.setattr(model, "logits", lambda *_, **__: short(encoded, range(3)))
+    with pytest.raises(OutOfMemory):  # a single text is not halved
+        model.answer(encoded, [0])
 
 
 def test_predictions_do_not_depend_on_the_budget(folder):

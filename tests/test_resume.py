@@ -497,14 +497,18 @@ def test_another_spec_is_refused_by_key(weights, tmp_path, monkeypatch):
 
 
 @POSIX
-@pytest.mark.parametrize("what", ["train", "test", "weights"])
+@pytest.mark.parametrize("what", ["train", "test", "weights", "tokenizer"])
 def test_other_data_and_other_weights_are_refused(what, weights, tmp_path, monkeypatch):
     mine = shutil.copytree(weights, tmp_path / "mine")
     one, out = stopped_at(5, tmp_path, mine, monkeypatch)
-    path = mine / "model.safetensors" if what == "weights" else tmp_path / f"{what}.csv"
+    path, word, change = {
+        "weights": (mine / "model.safetensors", r"\[model\] weights, model.safetensors", flipped),
+        "tokenizer": (mine / "tokenizer_config.json", r"\[model\] tokenizer_config.json", lambda before: before + b"\n"),
+    }.get(
+        what, (tmp_path / f"{what}.csv", rf"\[data\] {what}", lambda before: before.replace(b"farm", b"bank", 1))
+    )
     before = path.read_bytes()
-    path.write_bytes(flipped(before) if what == "weights" else before.replace(b"farm", b"bank", 1))
-    word = r"\[model\] weights, model.safetensors" if what == "weights" else rf"\[data\] {what}"
+    path.write_bytes(change(before))
     with pytest.raises(ConfigError, match=f"this has changed: {word}"):
         run(one, out, resume=True)
     assert read(out, "status.json")["status"] == "stopped" and names(out)
@@ -602,6 +606,16 @@ def test_another_version_is_told(weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(minibert.run, "__version__", "9.9")
     run(one, out, resume=True)
     assert "minibert was " in capsys.readouterr().err
+
+
+@POSIX
+def test_another_number_format_is_told(weights, tmp_path, monkeypatch, capsys):
+    """Which `auto` is on another device."""
+    one, out = stopped_at(14, tmp_path, weights, monkeypatch)
+    there = SimpleNamespace(number_format=lambda *_: "bfloat16", products=lambda: "")
+    monkeypatch.setattr(resume, "device", there)
+    run(one, out, resume=True)
+    assert "number format was float32 and is now bfloat16: the rest is computed in that" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
