@@ -163,7 +163,7 @@ def memory(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
         ["ratio", *head[4:6], "a step's time"],
         [[pair, *map(shown, ratio.values())] for pair, ratio in found.items()],
     )
-    budget = budget_of(task, config.read(weights / "config.json"), torch.device("cpu"))
+    budget = budget_of(task, config.read(Path(weights) / "config.json"), torch.device("cpu"))
     return text, {"found": found, "microbatch": f"{budget:,}"}
 
 

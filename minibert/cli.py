@@ -609,6 +609,7 @@ def bench_calibrate(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, auto.")] = "cpu",
     comparisons: Annotated[int, typer.Option(help="Of the kernel with itself.", min=1)] = 1000,
     seconds: Annotated[float, typer.Option(help="For the comparisons at most.")] = 480.0,
+    threads: Annotated[int, typer.Option(help="Of the processor; torch's own choice if absent.", min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for calibrate.json.")] = None,
     debug: Debug = False,
 ) -> int:
@@ -616,7 +617,7 @@ def bench_calibrate(
     from .bench import calibrate, table
     from .progress import say
 
-    document = calibrate.run(kernel, device, comparisons, seconds, say)
+    document = calibrate.run(kernel, device, comparisons, seconds, threads, say)
     if out:
         table.write(document, out)
     lines = calibrate.lines(document)

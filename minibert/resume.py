@@ -314,9 +314,7 @@ class Checkpoints:
         for name, word in self.facts(0)["made"].items():
             then = self.resumed["made"].get(name, word)
             if word != then:
-                say(
-                    f"{name} was {then} and is now {word}: {COARSER if name == 'number format' else DIGITS}"
-                )
+                say(f"{name} was {then} and is now {word}: {COARSER if name == 'number format' else DIGITS}")
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

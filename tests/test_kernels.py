@@ -21,7 +21,7 @@ from minibert.kernels.reference import reference
 from .helpers import toy_batch
 
 NAMES = ("reference", "sdpa", "padded", "tiled", pytest.param("native", marks=pytest.mark.slow))
-ADDS = ("reference", "sdpa", "padded")  # that take windows and a bias by distance
+GENERATORS = ("reference", "sdpa", "padded")  # that drop what torch's generator says, not the counter
 PACKS = {
     "ragged": (5, 11, 2),
     "one token": (1,),
@@ -101,9 +101,8 @@ def test_every_kernel_passes_the_gate(name, lengths, dtype, monkeypatch):
     found = kernels.check(name, dtype)
     assert found.passed, found
     four = ("output", "dq", "dk", "dv")
-    wishes = ("", "window ", "bias ") if name in ADDS else ("", "dropout ")
-    bias = {"bias dbias"} if name in ADDS else set()
-    assert set(found.errors) == {f"{wish}{word}" for wish in wishes for word in four} | bias
+    wishes = ("", "window ", "bias ", *(() if name in GENERATORS else ("dropout ",)))
+    assert set(found.errors) == {f"{wish}{word}" for wish in wishes for word in four} | {"bias dbias"}
 
 
 @pytest.mark.gpu
@@ -261,7 +260,7 @@ def test_dropout_drops_the_stated_share_and_keeps_the_mean(name):
     assert abs(float(kept.var()) / (n * p * (1 - p)) - 1) < 0.2, "each look is dropped on its own"
 
 
-@pytest.mark.parametrize("name", ADDS)
+@pytest.mark.parametrize("name", GENERATORS)
 def test_dropout_follows_torchs_generator(name):
     q, k, v = torch.randn(3, 18, 4, 6)
     layout = toy_batch().layout
@@ -282,7 +281,7 @@ def test_auto_takes_the_first_of_the_written_order(registry, monkeypatch):
     assert kernels.ORDER == ("sdpa", "padded", "reference")
     assert ("native", "tiled", *kernels.ORDER) == kernels.DROPPING
     assert kernels.choose("auto", dropout=True).name == "tiled", "native is switched off"
-    assert kernels.choose("auto", dropout=True, window=True).name == "sdpa"
+    assert kernels.choose("auto", dropout=True, window=True, bias=True).name == "tiled"
     assert kernels.CARD == ("varlen", "padded", "sdpa", "reference")
     assert kernels.CARD_DROPPING == ("varlen", "triton", "padded", "sdpa", "reference")
     able = kernels.KERNELS["triton"].why_not("cuda") == ""
@@ -355,7 +354,7 @@ def test_the_gate_finds_a_kernel_that_passes_a_wish_over(registry, wish):
     assert not gate.passed and gate.ratios["output"] <= 2 < gate.ratios[f"{wish} output"]
 
 
-@pytest.mark.parametrize("name", ADDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_windows_and_a_bias_by_hand(name):
     """One head, values that are the tokens' own numbers: what is out of reach counts nothing."""
     layout = pack([[0] * 5]).layout
@@ -384,7 +383,7 @@ def test_the_gate_finds_a_kernel_that_drops_something_else(registry, wish):
 
 # --- dropout by counter ---------------------------------------------------------------------------
 
-COUNTERS = [x for x in NAMES if x not in ADDS]
+COUNTERS = [x for x in NAMES if x not in GENERATORS]
 DROP = Dropout(0.3, (5, 6, 7))
 
 
@@ -427,6 +426,24 @@ def test_the_mask_is_the_counters_where_texts_are_longer_than_a_block(name, leng
     monkeypatch.setattr(gate, "LENGTHS", lengths)
     found = kernels.check(name)
     assert found.passed, found
+
+
+@pytest.mark.parametrize("name", COUNTERS)
+@pytest.mark.parametrize("window", [None, (3, 0), (0, 150), (64, 64), (300, 300)], ids=str)
+def test_windows_a_bias_and_dropout_together(name, window):
+    """Across blocks of queries and of keys, beside the oracle."""
+    layout = pack([[0] * n for n in (5, 300, 1, 130, 49)], rows=(3, 0, 7, 1, 2)).layout
+    bias = torch.randn(2, 2 * 310 - 1, dtype=torch.float64, requires_grad=True)
+    *qkv, grad = torch.randn(4, 485, 2, 16, dtype=torch.float64)
+    inputs = [*(x.requires_grad_() for x in qkv), bias]
+
+    def found(name):
+        wish = {"dropout": DROP, "window": window, "bias": bias}
+        out = kernels.attend(name, *qkv, layout, scale=0.25, **wish)
+        return out, *torch.autograd.grad(out, inputs, grad)
+
+    for ours, right in zip(found(name), found("oracle"), strict=True):
+        assert (ours - right).abs().max() < 1e-11 * right.abs().max()
 
 
 @pytest.mark.parametrize("name", COUNTERS)

@@ -225,6 +225,21 @@ def test_twenty_random_kills(weights, tmp_path):
             same(out, tmp_path / "whole")
 
 
+@POSIX
+@pytest.mark.slow
+def test_real_weights_killed_stopped_and_resumed(minilm, tmp_path, monkeypatch):
+    """MiniLM, dropout and all: killed in its second epoch, resumed, stopped, resumed: bit for bit one that ran."""
+    one = short(tmp_path, minilm, epochs=2, learning_rate=5e-5)
+    run(one, tmp_path / "whole")
+    out = tmp_path / "out"
+    killed_in(*function_of("minibert.fit.log_step"), 11, lambda: run(one, out))
+    with monkeypatch.context() as patch:
+        stops(patch, minibert.fit, "log_step", 5)
+        assert run(one, out, resume=True).status == "stopped"
+    assert run(one, out, resume=True).status == "completed"
+    same(out, tmp_path / "whole")
+
+
 # --- stopped --------------------------------------------------------------------------------------
 
 
@@ -503,9 +518,14 @@ def test_other_data_and_other_weights_are_refused(what, weights, tmp_path, monke
     one, out = stopped_at(5, tmp_path, mine, monkeypatch)
     path, word, change = {
         "weights": (mine / "model.safetensors", r"\[model\] weights, model.safetensors", flipped),
-        "tokenizer": (mine / "tokenizer_config.json", r"\[model\] tokenizer_config.json", lambda before: before + b"\n"),
+        "tokenizer": (
+            mine / "tokenizer_config.json",
+            r"\[model\] tokenizer_config.json",
+            lambda before: before + b"\n",
+        ),
     }.get(
-        what, (tmp_path / f"{what}.csv", rf"\[data\] {what}", lambda before: before.replace(b"farm", b"bank", 1))
+        what,
+        (tmp_path / f"{what}.csv", rf"\[data\] {what}", lambda before: before.replace(b"farm", b"bank", 1)),
     )
     before = path.read_bytes()
     path.write_bytes(change(before))
@@ -615,7 +635,10 @@ def test_another_number_format_is_told(weights, tmp_path, monkeypatch, capsys):
     there = SimpleNamespace(number_format=lambda *_: "bfloat16", products=lambda: "")
     monkeypatch.setattr(resume, "device", there)
     run(one, out, resume=True)
-    assert "number format was float32 and is now bfloat16: the rest is computed in that" in capsys.readouterr().err
+    assert (
+        "number format was float32 and is now bfloat16: the rest is computed in that"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,7 +16,8 @@ from torch.nn import functional as F
 
 from minibert import optim
 from minibert.errors import DataError, OutOfMemory, TrainingError
-from minibert.train import Plan, State, train
+from minibert.processes import ALONE
+from minibert.train import Ahead, Plan, State, train, whole_step
 
 TEXTS = 23
 INPUTS = torch.randn(TEXTS, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -339,6 +341,48 @@ def test_a_step_that_memory_is_too_short_for_is_split_and_comes_to_the_same(late
     assert max(float((a - b.detach()).abs().max()) for a, b in zip(wanted, model.parameters())) < 1e-12
     assert max(short.sizes) > 20 >= state.budget and steps[0].tokens_per_microbatch == state.budget
     assert short.sizes.index(max(short.sizes)) == 0 and sum(size > 20 for size in short.sizes) <= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("late", [False, True])
+def test_a_step_of_a_real_encoder_that_is_split_has_every_gradient(minilm, real_texts, late):
+    """MiniLM with a new head, without dropout: forward or backward, loss and gradients of a step that was not split."""
+    from minibert import load
+    from minibert.learner import Learner
+
+    texts = real_texts[:12]
+    model = load(
+        minilm, head="classification", labels=("a", "b"), device="cpu", dropout=0.0, attention_dropout=0.0
+    )
+    learner = Learner(model.train(), model.tokenize(texts), np.arange(12) % 2)
+    lengths = learner.encoded.lengths.tolist()
+    plan = Plan(12, 1, 12, 1e-3)
+
+    def step(most):
+        model.zero_grad()
+        state, sizes = State.new(model, plan), []
+
+        def loss(places, batch, wanted):
+            size = sum(lengths[place] for place in places)
+            sizes.append(size)
+            if size > most and not late:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+            total, count = learner(places, batch, wanted)
+            if size > most:
+                total.register_hook(Short(None, 0).breaks)
+            return total, count
+
+        with Ahead(learner.prepare, lengths, plan, ALONE) as ahead:
+            total, count = whole_step(loss, ahead, 0, state, ALONE)
+        grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        return float(total / count), grads, len(sizes)
+
+    loss, wanted, once = step(10**9)
+    again, found, parts = step(sum(lengths) // 3)
+    assert once == 1 and parts > 3 and again == pytest.approx(loss, rel=1e-6)
+    largest = max(float(g.abs().max()) for g in wanted.values())
+    assert wanted.keys() == found.keys()
+    assert max(float((found[n] - g).abs().max()) for n, g in wanted.items()) < 1e-6 * largest
 
 
 def test_a_text_that_memory_is_too_short_for_ends_it_and_no_weight_has_changed():

@@ -201,7 +201,34 @@ template <typename T> struct Call {
   int64_t texts, tokens, heads, width;
   double scale;
   Dropout drop;
+  int64_t near, left, right;        // near: whether a query sees only keys from left before to right behind it
+  const T* bias;                    // (H, reach) by distance, its middle the query itself; or null
+  T* made_bias;                     // (B, H, reach), zeros
+  int64_t reach;
 };
+
+// The keys that a block of queries sees: from `begin`, which a panel begins with, to `end`.
+struct Span { long begin, end; };
+template <typename T> Span span(const Call<T>& x, long first, long m, long n) {
+  if (!x.near) return {0, n};
+  return {std::max<long>(0, first - x.left) / PANEL<T> * PANEL<T>, std::min<long>(n, first + m + x.right)};
+}
+
+// What other families add to a query's scores of these keys: a number by distance, -inf beyond a window.
+template <typename T> void add_between(const Call<T>& x, long head, long query, Span keys, T* row) {
+  const long n = keys.end - keys.begin;
+  if (x.bias) {
+    const T* far = x.bias + head * x.reach + x.reach / 2 + keys.begin - query;
+    long j = 0;
+    for (; j + WIDE<T> <= n; j += WIDE<T>) store(row + j, load(row + j) + load(far + j));
+    for (; j < n; ++j) row[j] += far[j];
+  }
+  if (x.near) {
+    const T never = -std::numeric_limits<T>::infinity();
+    std::fill(row, row + std::max<long>(0, query - x.left - keys.begin), never);
+    std::fill(row + std::min<long>(n, query + x.right + 1 - keys.begin), row + n, never);
+  }
+}
 
 template <typename T> void forward_head(const Call<T>& x, long text, long head, Scratch<T> memory) {
   const long start = x.starts[text], n = x.starts[text + 1] - start, K = x.width, padded = whole<T>(K);
@@ -216,13 +243,16 @@ template <typename T> void forward_head(const Call<T>& x, long text, long head, 
   for (long first = 0; first < n; first += QUERIES) {
     const long m = std::min<long>(QUERIES, n - first);
     copy<T>({x.q + (start + first) * x.q_token + head * x.q_head, x.q_token}, m, K, padded, T(x.scale), queries);
-    multiply<T>(m, whole<T>(n), K, queries, padded, 1, keys, PANEL<T>, K * PANEL<T>, scores, row_length, false);
+    const Span see = span(x, first, m, n);
+    const long seen = see.end - see.begin;
+    multiply<T>(m, whole<T>(seen), K, queries, padded, 1, keys + see.begin * K, PANEL<T>, K * PANEL<T>, scores, row_length, false);
     T factor[QUERIES];
     for (long i = 0; i < m; ++i) {
       T* row = scores + i * row_length;
-      for (long j = n; j < whole<T>(n); ++j) row[j] = -std::numeric_limits<T>::infinity();
+      add_between(x, head, first + i, see, row);
+      for (long j = seen; j < whole<T>(seen); ++j) row[j] = -std::numeric_limits<T>::infinity();
       vec<T> most = load(row), sum{};
-      for (long j = WIDE<T>; j < n; j += WIDE<T>) {
+      for (long j = WIDE<T>; j < seen; j += WIDE<T>) {
         const vec<T> score = load(row + j);
         most = score > most ? score : most;
       }
@@ -230,10 +260,10 @@ template <typename T> void forward_head(const Call<T>& x, long text, long head, 
       for (int l = 1; l < WIDE<T>; ++l) largest = std::max(largest, most[l]);
       Words query{};
       if (x.drop.on) query = philox({uint32_t(first + i), uint32_t(head), text_words.c, text_words.d}, text_words.a, text_words.b);
-      for (long j = 0; j < n; j += WIDE<T>) {
+      for (long j = 0; j < seen; j += WIDE<T>) {
         vec<T> e = exponential(load(row + j) - largest);
         sum += e;
-        if (x.drop.on) e = kept<T>(query, j, x.drop.threshold) ? e : vec<T>{};
+        if (x.drop.on) e = kept<T>(query, see.begin + j, x.drop.threshold) ? e : vec<T>{};
         store(row + j, e);
       }
       T total = 0;
@@ -241,7 +271,7 @@ template <typename T> void forward_head(const Call<T>& x, long text, long head, 
       x.lse[head * x.tokens + start + first + i] = largest + std::log(total);
       factor[i] = T(x.drop.on ? x.drop.scale : 1.0) / total;
     }
-    multiply<T>(m, padded, n, scores, row_length, 1, values, padded, PANEL<T>, context, padded, false);
+    multiply<T>(m, padded, seen, scores, row_length, 1, values + see.begin * padded, padded, PANEL<T>, context, padded, false);
     for (long i = 0; i < m; ++i)
       for (long k = 0; k < K; ++k)
         x.made[((start + first + i) * x.heads + head) * K + k] = context[i * padded + k] * factor[i];
@@ -261,35 +291,44 @@ template <typename T> void backward_head(const Call<T>& x, long text, long head,
   turn<T>(keys, n, K, padded, keys_turned);
   const Words text_words = x.drop.on ? text_key(x.drop, x.rows[text]) : Words{};
   const T scaled = T(x.drop.on ? x.drop.scale : 1.0);
+  std::fill(dk, dk + n * padded, T(0));
+  std::fill(dv, dv + n * padded, T(0));
   for (long first = 0; first < n; first += QUERIES) {
     const long m = std::min<long>(QUERIES, n - first);
     copy<T>({x.q + (start + first) * x.q_token + head * x.q_head, x.q_token}, m, K, padded, T(x.scale), queries);
     copy<T>({x.grad + (start + first) * x.grad_token + head * x.grad_head, x.grad_token}, m, K, padded, 1, grad);
-    multiply<T>(m, whole<T>(n), K, queries, padded, 1, keys_turned, PANEL<T>, K * PANEL<T>, probs, row_length, false);
-    multiply<T>(m, whole<T>(n), K, grad, padded, 1, values_turned, PANEL<T>, K * PANEL<T>, grads, row_length, false);
+    const Span see = span(x, first, m, n);
+    const long seen = see.end - see.begin, turned = see.begin * K, lying = see.begin * padded;
+    multiply<T>(m, whole<T>(seen), K, queries, padded, 1, keys_turned + turned, PANEL<T>, K * PANEL<T>, probs, row_length, false);
+    multiply<T>(m, whole<T>(seen), K, grad, padded, 1, values_turned + turned, PANEL<T>, K * PANEL<T>, grads, row_length, false);
     for (long i = 0; i < m; ++i) {
       T *p_row = probs + i * row_length, *g_row = grads + i * row_length;
+      add_between(x, head, first + i, see, p_row);
       const T lse = x.lse[head * x.tokens + start + first + i];
       const T* out = x.out + ((start + first + i) * H + head) * K;
       T mean = 0;  // sum over the keys of p * dp, which is out * grad, dropout and all
       for (long k = 0; k < K; ++k) mean += out[k] * grad[i * padded + k];
       Words query{};
       if (x.drop.on) query = philox({uint32_t(first + i), uint32_t(head), text_words.c, text_words.d}, text_words.a, text_words.b);
-      for (long j = 0; j < n; j += WIDE<T>) {
+      for (long j = 0; j < seen; j += WIDE<T>) {
         const vec<T> p = exponential(load(p_row + j) - lse);
         vec<T> left = p, g = load(g_row + j);  // what dropout left of p and of its gradient
         if (x.drop.on) {
-          const auto keep = kept<T>(query, j, x.drop.threshold);
+          const auto keep = kept<T>(query, see.begin + j, x.drop.threshold);
           left = keep ? p * scaled : vec<T>{};
           g = keep ? g * scaled : vec<T>{};
         }
         store(p_row + j, left);
         store(g_row + j, p * (g - mean));
       }
+      if (x.bias) {
+        T* far = x.made_bias + (text * H + head) * x.reach + x.reach / 2 + see.begin - first - i;
+        for (long j = 0; j < seen; ++j) far[j] += g_row[j];
+      }
     }
-    multiply<T>(m, padded, n, grads, row_length, 1, keys, padded, PANEL<T>, dq, padded, false);
-    multiply<T>(n, padded, m, grads, 1, row_length, queries, padded, PANEL<T>, dk, padded, first > 0);
-    multiply<T>(n, padded, m, probs, 1, row_length, grad, padded, PANEL<T>, dv, padded, first > 0);
+    multiply<T>(m, padded, seen, grads, row_length, 1, keys + lying, padded, PANEL<T>, dq, padded, false);
+    multiply<T>(seen, padded, m, grads, 1, row_length, queries, padded, PANEL<T>, dk + lying, padded, true);
+    multiply<T>(seen, padded, m, probs, 1, row_length, grad, padded, PANEL<T>, dv + lying, padded, true);
     for (long i = 0; i < m; ++i)
       for (long k = 0; k < K; ++k)
         x.made[((start + first + i) * H + head) * K + k] = dq[i * padded + k] * T(x.scale);

@@ -7,7 +7,8 @@ and draws counter.py's mask again.
 Why that is faster: torch's fused kernel has no dropout on a CPU and falls back to the textbook, which
 writes (n, n) for each head to memory again and again and keeps several of them (a step of four texts of
 512 tokens, 12 heads of 64: 233 MB; here 31). Here they never leave the cache, nothing is padded, and a
-mask costs at most a tenth of the scores it is for. Without dropout it is as fast as torch's own up to 32
+mask costs at most a tenth of the scores it is for. Of a window only the keys that some query of the 48
+sees are computed. Without dropout it is as fast as torch's own up to 32
 tokens, and up to twice as fast beyond; `auto` still leaves that to torch, which needs no compiler.
 
 In:  q, k, v (N, H, K), float32 or float64.   Out: (N, H, K).
@@ -72,6 +73,9 @@ class Call(ctypes.Structure):
         *((name, NUMBERS) for name in ("texts", "tokens", "heads", "width")),
         ("scale", ctypes.c_double),
         ("drop", DropoutFields),
+        *((name, NUMBERS) for name in ("near", "left", "right")),
+        *((name, ctypes.c_void_p) for name in ("bias", "made_bias")),
+        ("reach", NUMBERS),
     ]
 
 
@@ -149,26 +153,40 @@ class Attention(torch.autograd.Function):
     """The C++ functions as one step of autograd."""
 
     @staticmethod
-    def forward(ctx, q, k, v, layout, scale, dropout):  # noqa: D102
+    def forward(ctx, q, k, v, bias, layout, scale, dropout, window):  # noqa: D102
         q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+        added = {} if bias is None else {"bias": bias.to(q.dtype).contiguous()}  # (H, 2T - 1)
         out = q.new_empty(q.shape)  # (N, H, K)
         lse = q.new_empty(q.shape[1], q.shape[0])  # (H, N)
-        run(layout, scale, dropout, q=q, k=k, v=v, made=out, lse=lse)
-        ctx.save_for_backward(q, k, v, out, lse)
-        ctx.rest = layout, scale, dropout
+        run(layout, scale, dropout, window, q=q, k=k, v=v, made=out, lse=lse, **added)
+        ctx.save_for_backward(q, k, v, out, lse, bias)
+        ctx.rest = layout, scale, dropout, window
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # noqa: D102
-        q, k, v, out, lse = ctx.saved_tensors
+        q, k, v, out, lse, bias = ctx.saved_tensors
         grad = grad if grad.stride(-1) == 1 else grad.contiguous()
         made, made_k, made_v = (q.new_empty(q.shape) for _ in range(3))  # (N, H, K)
-        run(*ctx.rest, q=q, k=k, v=v, out=out, grad=grad, made=made, made_k=made_k, made_v=made_v, lse=lse)
-        return made, made_k, made_v, None, None, None
+        added = {}
+        if bias is not None:  # a text's own sums each: (B, H, 2T - 1)
+            texts = len(ctx.rest[0].lengths)
+            added = {"bias": bias.to(q.dtype).contiguous(), "made_bias": q.new_zeros(texts, *bias.shape)}
+        run(
+            *ctx.rest, q=q, k=k, v=v, out=out, grad=grad, made=made, made_k=made_k, made_v=made_v, lse=lse, **added
+        )  # fmt: skip
+        made_bias = added["made_bias"].sum(0).to(bias.dtype) if added else None
+        return made, made_k, made_v, made_bias, None, None, None, None
 
 
-def run(layout: Layout, scale: float, dropout: Dropout | None, **tensors: Tensor) -> None:
+def run(
+    layout: Layout,
+    scale: float,
+    dropout: Dropout | None,
+    window: tuple[int, int] | None,
+    **tensors: Tensor,
+) -> None:
     """Call C++ with these tensors by their names in struct Call; backward where a gradient is among them."""
     q = tensors["q"]
     starts, rows = layout.cu_seqlens.contiguous(), rows_of(layout).contiguous()  # alive until it returns
@@ -181,6 +199,10 @@ def run(layout: Layout, scale: float, dropout: Dropout | None, **tensors: Tensor
         setattr(call, f"{name}_head", tensors[name].stride(1))
     if dropout:
         call.drop = DropoutFields(*dropout.key, 1 / (1 - dropout.p), threshold(dropout.p), 1)
+    if window:
+        call.near, call.left, call.right = 1, *(min(side, layout.max_seqlen) for side in window)
+    if "bias" in tensors:
+        call.reach = tensors["bias"].shape[1]
     function = getattr(built["library"], FUNCTIONS[q.dtype])
     function(ctypes.byref(call), int("grad" in tensors), torch.get_num_threads())
 
@@ -202,12 +224,22 @@ def drop_hidden(x: Tensor, layout: Layout, dropout: Dropout) -> Tensor:
     dtypes=tuple(FUNCTIONS),
     dropout="counter",
     gradients=True,
+    window=True,
+    bias=True,
     build=build,
 )
 def native(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, scale: float, dropout: Dropout | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    *,
+    scale: float,
+    dropout: Dropout | None = None,
+    window: tuple[int, int] | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """(N, H, K) x 3 -> (N, H, K)."""
     if why := build(True):
         raise EnvironmentProblem(f"kernel native {why}")
-    return Attention.apply(q, k, v, layout, scale, dropout) if len(q) else q.clone()
+    return Attention.apply(q, k, v, bias, layout, scale, dropout, window) if len(q) else q.clone()

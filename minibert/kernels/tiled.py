@@ -32,9 +32,22 @@ CELLS = {
 }  # scores at once, where several texts fit: a CPU's cache, a card's breadth
 
 
-@register("tiled", devices=("cpu", "cuda"), dtypes=FLOATS, dropout="counter", gradients=True)
+LEAST = -1e30  # a query's largest score before it has seen a key: no -inf, as -inf less -inf is no number
+
+
+@register(
+    "tiled", devices=("cpu", "cuda"), dtypes=FLOATS, dropout="counter", gradients=True, window=True, bias=True
+)
 def tiled(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, scale: float, dropout: Dropout | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    *,
+    scale: float,
+    dropout: Dropout | None = None,
+    window: tuple[int, int] | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """(N, H, K) x 3 -> (N, H, K)."""
     if not len(q):
@@ -44,7 +57,8 @@ def tiled(
     if order is not None:
         q, k, v = (x.index_select(0, order) for x in (q, k, v))  # texts of equal length side by side
         queries = queries.index_select(1, order) if dropout else None
-    out = Tiled.apply(q, k, v, queries, groups, scale, dropout.p if dropout else 0.0)  # (N, H, K)
+    p = dropout.p if dropout else 0.0
+    out = Tiled.apply(q, k, v, bias, queries, groups, scale, p, window)  # (N, H, K)
     return out if back is None else out.index_select(0, back)
 
 
@@ -52,37 +66,40 @@ class Tiled(torch.autograd.Function):
     """The blocks as one step of autograd, on texts that lie in groups of equal length."""
 
     @staticmethod
-    def forward(ctx, q, k, v, queries, groups, scale, p):  # noqa: D102
+    def forward(ctx, q, k, v, bias, queries, groups, scale, p, window):  # noqa: D102
         # In the dtype of sums, also the output: rounded, it would spoil the backward pass's mean.
         out, lse = (q.new_empty(shape, dtype=wide(q.dtype)) for shape in (q.shape, q.shape[:2]))
         for tokens, length in chunks(groups, q):
             q_c, k_c, v_c = (rectangle(x[tokens], length) for x in (q, k, v))  # each (B, H, n, K)
             q_c = q_c * scale
             draws = queries[:, tokens].unflatten(1, (-1, length)).mT if p else None  # (2, B, H, n)
-            most = q_c.new_full(q_c.shape[:3], -torch.inf)[..., None]  # (B, H, n, 1)
+            most = q_c.new_full(q_c.shape[:3], LEAST)[..., None]  # (B, H, n, 1)
             total, sums = torch.zeros_like(most), torch.zeros_like(q_c)  # (B, H, n, 1), (B, H, n, K)
             for keys in blocks(length):
-                scores = q_c @ k_c[:, :, keys].mT  # (B, H, n, keys)
-                larger = torch.maximum(most, scores.amax(-1, keepdim=True))
-                shrink = (most - larger).exp()
+                who = seers(keys, length, window)
+                scores = q_c[:, :, who] @ k_c[:, :, keys].mT  # (B, H, queries, keys)
+                add_between(scores, who, keys, window, bias)
+                larger = torch.maximum(most[:, :, who], scores.amax(-1, keepdim=True))
+                shrink = (most[:, :, who] - larger).exp()
                 probs = scores.sub_(larger).exp_()
-                total = total * shrink + probs.sum(-1, keepdim=True)
+                total[:, :, who] = total[:, :, who] * shrink + probs.sum(-1, keepdim=True)
                 if p:
-                    probs.masked_fill_(dropped(draws, keys.start, keys.stop, p), 0)
-                sums = sums * shrink + probs @ v_c[:, :, keys]
-                most = larger
+                    probs.masked_fill_(dropped(draws[..., who], keys.start, keys.stop, p), 0)
+                sums[:, :, who] = sums[:, :, who] * shrink + probs @ v_c[:, :, keys]
+                most[:, :, who] = larger
             out[tokens] = (sums / (total * (1 - p))).transpose(1, 2).flatten(0, 1)
             lse[tokens] = (most + total.log())[..., 0].transpose(1, 2).flatten(0, 1)
-        ctx.save_for_backward(q, k, v, out, lse, queries)
-        ctx.rest = groups, scale, p
+        ctx.save_for_backward(q, k, v, out, lse, queries, bias)
+        ctx.rest = groups, scale, p, window
         return out.to(q.dtype)  # (N, H, K)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # noqa: D102
-        q, k, v, out, lse, queries = ctx.saved_tensors
-        groups, scale, p = ctx.rest
+        q, k, v, out, lse, queries, bias = ctx.saved_tensors
+        groups, scale, p, window = ctx.rest
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
+        dbias = None if bias is None else bias.new_zeros(bias.shape, dtype=wide(q.dtype))  # (H, 2T - 1)
         for tokens, length in chunks(groups, q):
             q_c, k_c, v_c, out_c, grad_c = (rectangle(x[tokens], length) for x in (q, k, v, out, grad))
             q_c, grad_kept = q_c * scale, grad_c / (1 - p)
@@ -92,19 +109,49 @@ class Tiled(torch.autograd.Function):
             mean = (out_c * grad_c).sum(-1, keepdim=True)  # (B, H, n, 1)
             dq_c, dk_c, dv_c = (torch.zeros_like(q_c) for _ in range(3))
             for keys in blocks(length):
-                k_b, v_b = k_c[:, :, keys], v_c[:, :, keys]
-                probs = (q_c @ k_b.mT).sub_(lse_c).exp_()  # (B, H, n, keys)
-                left, dprobs = probs, grad_kept @ v_b.mT  # what dropout left of them, and its gradient
+                k_b, v_b, who = k_c[:, :, keys], v_c[:, :, keys], seers(keys, length, window)
+                q_b, grad_b = q_c[:, :, who], grad_kept[:, :, who]
+                scores = q_b @ k_b.mT  # (B, H, queries, keys)
+                add_between(scores, who, keys, window, bias)
+                probs = scores.sub_(lse_c[:, :, who]).exp_()
+                left, dprobs = probs, grad_b @ v_b.mT  # what dropout left of them, and its gradient
                 if p:
-                    gone = dropped(draws, keys.start, keys.stop, p)
+                    gone = dropped(draws[..., who], keys.start, keys.stop, p)
                     left, dprobs = probs.masked_fill(gone, 0), dprobs.masked_fill_(gone, 0)
-                dv_c[:, :, keys] = left.mT @ grad_kept
-                dscores = dprobs.sub_(mean).mul_(probs)
-                dk_c[:, :, keys] = dscores.mT @ q_c
-                dq_c += dscores @ k_b
+                dv_c[:, :, keys] = left.mT @ grad_b
+                dscores = dprobs.sub_(mean[:, :, who]).mul_(probs)
+                dk_c[:, :, keys] = dscores.mT @ q_b
+                dq_c[:, :, who] += dscores @ k_b
+                if bias is not None:
+                    places = distances(who, keys, bias).flatten()  # (queries * keys,)
+                    dbias.index_add_(1, places, dscores.sum(0).flatten(1))
             for whole, part in ((dq, dq_c * scale), (dk, dk_c), (dv, dv_c)):
                 whole[tokens] = part.transpose(1, 2).flatten(0, 1).to(whole.dtype)
-        return dq, dk, dv, None, None, None, None
+        return dq, dk, dv, None if bias is None else dbias.to(bias.dtype), None, None, None, None, None
+
+
+def seers(keys: slice, length: int, window: tuple[int, int] | None) -> slice:
+    """The queries of a text that see any of these keys."""
+    left, right = window or (length, length)
+    return slice(max(0, keys.start - right), min(length, keys.stop + left))
+
+
+def distances(queries: slice, keys: slice, bias: Tensor) -> Tensor:
+    """(queries, keys) int64: the column of bias (H, 2T - 1) that holds for each pair."""
+    i, j = (torch.arange(x.start, x.stop, device=bias.device) for x in (queries, keys))
+    return j[None, :] - i[:, None] + bias.shape[1] // 2
+
+
+def add_between(
+    scores: Tensor, queries: slice, keys: slice, window: tuple[int, int] | None, bias: Tensor | None
+) -> None:
+    """Add to (B, H, queries, keys) what other families add (reference.between)."""
+    if bias is not None:
+        scores += bias.to(scores.dtype)[:, distances(queries, keys, bias)]
+    if window is not None:
+        i, j = (torch.arange(x.start, x.stop, device=scores.device) for x in (queries, keys))
+        ahead = j[None, :] - i[:, None]
+        scores.masked_fill_((ahead < -window[0]) | (ahead > window[1]), -torch.inf)
 
 
 def chunks(groups: list[tuple[int, int]], q: Tensor) -> Iterator[tuple[slice, int]]:
