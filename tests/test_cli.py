@@ -85,6 +85,7 @@ def test_no_source_at_all_is_exit_1_and_each_is_named(tmp_path):
     assert not [p for p in tmp_path.rglob("*") if p.suffix in (".part", ".whl", ".safetensors")]
 
 
+@pytest.mark.slow
 def test_a_run_from_the_command_line(weights, tmp_path):  # noqa: F811
     one = task(tmp_path, weights, train={"epochs": 1})
     (tmp_path / "task.toml").write_text(one.to_toml(), encoding="utf-8")
@@ -131,6 +132,7 @@ def test_init_proposes_a_spec_that_runs(weights, tmp_path):  # noqa: F811
     assert (tmp_path / "out" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_verify_holds_a_model_to_the_stored_reference():
     """The ladder of the real weights, whichever reference this machine has."""
     done = minibert_says("verify", "all-MiniLM-L6-v2")

@@ -60,12 +60,12 @@ HOUSE = {
     "folder": "errors system",
     "trackers": "errors folder progress",
     "saving": "checkpoint config device errors families folder lora sentence system tokenize",
-    "model": "align answers batch checkpoint config device encoder errors kinds pooling saving tokenize trace",
+    "model": "align answers batch checkpoint config device encoder errors kinds pooling saving tokenize trace system",
     "loading": "catalogue checkpoint config device encoder errors families folder heads model pooling saving sentence tokenize",
     "train": "device errors optim processes",
     "learner": "batch compiled device model tokenize",
     "standing": "errors model optim processes train",
-    "resume": "standing device errors model processes progress spec system",
+    "resume": "standing device errors model processes progress spec system tokenize",
     "masking": "errors tokenize",
     "pretrain": "batch device errors loading masking model progress saving system train",
     "ask": "align batch errors loading model",
@@ -343,6 +343,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_it_runs_where_posix_modules_are_missing(tmp_path):
     folder = write_model(tmp_path / "in", head=3)
     assert python(HIDDEN, str(folder), str(tmp_path / "out")).strip() == "done"
