@@ -113,7 +113,7 @@ def plan_of(task: TaskSpec, splits: Splits, model: Model) -> Plan:
 def budget_of(task: TaskSpec, config: EncoderConfig, place: torch.device) -> int:
     """Tokens of a micro-batch: the spec's, or what keeps some 2.5 GB for the backward pass, 64 D bytes a layer.
 
-    A power of two: 8,192 of a small encoder, 4,096 of BERT-base, 1,024 of RoBERTa-large. More at once is no
+    8,192 of a small encoder, 4,096 of BERT-base, 1,024 of RoBERTa-large. More at once is no
     faster on a processor. A card wants more, to have work for all its units: a third of its memory, as far as a
     step has so many (32,768 of BERT-base on 80 GB).
     """
@@ -130,7 +130,9 @@ def learner_of(
     task: TaskSpec, splits: Splits, model: Model, encoded: Encoded, world: World = ALONE
 ) -> Learner:
     """The model with what it learns from; word rows that occur in no training text are set apart."""
-    sized = budget_of(task, model.config, model.device) if task.train.compile == "reduce-overhead" else 0
+    sized = 0
+    if task.train.compile == "reduce-overhead":  # packs are filled up to an eighth of it, so to 1,024 at most
+        sized = min(budget_of(task, model.config, model.device), 8192)
     if not world.shards:
         filler = {model.config.pad_id} if sized else set()
         wordrows.set_apart(model.encoder.embeddings, filler.union(*encoded.ids))
