@@ -89,7 +89,11 @@ class Race:
                     self.keep(row)
                     failed = f", failed: {row['error']}" if "error" in row else ""
                     say(f"round {number}, {name}: {row['seconds']:.0f} s{failed}")
-        return list(self.rows.values())
+        return self.asked()
+
+    def asked(self) -> list[Row]:
+        """The rows of the rounds that are asked for: an interrupted race may hold half of a later one."""
+        return [row for row in self.rows.values() if row["round"] < self.settings.get("rounds", np.inf)]
 
     @property
     def failures(self) -> list[str]:
@@ -116,7 +120,7 @@ class Race:
         """NAME.json with all rows, and NAME.md for people, beside NAME.jsonl; the latter's text."""
         facts = self.conditions()
         whole = {"title": title, "settings": self.settings, **found, "conditions": facts}
-        whole |= {"failures": self.failures, "rows": list(self.rows.values())}
+        whole |= {"failures": self.failures, "rows": self.asked()}
         text = "".join(f"**Failed:** {what}\n\n" for what in self.failures) + text
         words = "\n".join(f"- {name}: {told(value)}" for name, value in facts.items())
         page = f"# {title}\n\n{text}\n\n{WAYS}\n\n## Conditions\n\n{words}\n"

@@ -343,7 +343,9 @@ def card(race: Race, size: Size, work: Path) -> tuple[str, dict[str, Any]]:
         ]
         head = [f"{label} size: {layers} layers, {width} wide", "tokens of text a second", *shares,
                 "padding, %", "GB on the card", "minibert, as it comes, is so many times as fast"]  # fmt: skip
-        text.append(table(head, lines) + f"\n\nAttention of minibert: `{mine['kernel']}`.")
+        missing = ", ".join({OURS, COMPILED, TRAINER, GROUPED} - {*names})
+        said = f"Attention of minibert: `{mine['kernel']}`." + (f" Not run: {missing}." if missing else "")
+        text.append(f"{table(head, lines)}\n\n{said}")
     return "\n\n".join(text), {"found": found}
 
 

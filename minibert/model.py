@@ -192,9 +192,11 @@ class Model(nn.Module):
         try:
             with devices.memory_named():
                 return self.head.predict(self.logits(encoded, places)).cpu().double()
-        except OutOfMemory:
+        except OutOfMemory as problem:
             if len(places) == 1 or processes()[1] > 1:
-                raise
+                raise OutOfMemory(
+                    problem.message, "Lower [model] max_tokens, or take a device with more memory."
+                ) from None
         devices.free()
         half = len(places) // 2
         return torch.cat([self.answer(encoded, some) for some in (places[:half], places[half:])])

@@ -305,7 +305,9 @@ class Checkpoints:
     def check(self) -> None:
         """Refuse to go on with other data or weights than the run began with; tell what else has changed."""
         before, now = self.resumed["identity"], self.identity
-        changed = [name for name in before if before[name] != now.get(name)]
+        # An older version's checkpoint has no line for the config and the tokenizer, and is not held to any.
+        asked = {**before, **now} if "[model] config.json" in before else before
+        changed = [name for name in asked if before.get(name) != now.get(name)]
         if changed:
             raise ConfigError(
                 f"{self.folder.parent} can't be resumed: since it began, this has changed: {'; '.join(changed)}",

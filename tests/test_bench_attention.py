@@ -219,6 +219,8 @@ def test_what_was_measured_before_an_interruption_is_kept(file, tmp_path, monkey
     assert done.exit_code == 130 and "kept is what 1 of 2 gave" in done.stderr
     found = json.loads((tmp_path / "a" / "attention.json").read_text("utf-8"))
     assert found["measured"] == [1, 2] and {row["width"] for row in found["rows"]} == {8}
+    said = "nterrupted: 1 of 2 groups of cases were measured"
+    assert f"i{said}" in done.stdout and f"I{said}" in (tmp_path / "a" / "attention.html").read_text("utf-8")
 
 
 def test_quick_asks_what_auto_would():

@@ -129,6 +129,9 @@ def test_a_race_goes_on_where_it_was(race):
     assert race.asked == [(1, "b")]
     assert race.file.read_text("utf-8") == text
     assert len(race(rounds=3).rows) == 6 and race.asked[1:] == [(2, "a"), (2, "b")]
+    assert len(race(rounds=2).asked()) == 4, (
+        "of a race that was to be longer only the rounds that are asked for"
+    )
 
 
 def test_what_failed_is_told_and_tried_again(race):

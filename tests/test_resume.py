@@ -533,6 +533,10 @@ def test_other_data_and_other_weights_are_refused(what, weights, tmp_path, monke
         run(one, out, resume=True)
     assert read(out, "status.json")["status"] == "stopped" and names(out)
     path.write_bytes(before)
+    (mine / "added_tokens.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"this has changed: \[model\] added_tokens.json"):
+        run(one, out, resume=True)
+    (mine / "added_tokens.json").unlink()
     assert run(one, out, resume=True).status == "completed"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..system import replacing, write_text
 from .pictures import PICTURES, Results, left_out
+from .table import cut_short, short
 
 DOTS = 160  # of a PNG, an inch
 TITLES = {"attention": "Attention kernels", "encoder": "Reading texts, step by step"}
@@ -42,11 +43,21 @@ def write(results: Results, lines: list[dict[str, str]], folder: Path) -> Path:
     )  # fmt: skip
     text = environment.get_template("page.html.j2").render(
         title=TITLES[results["verb"]], results=results, shown=shown, left_out=left_out(results),
-        spoken=spoken, lines=filled(lines),
+        spoken=spoken, lines=filled(lines), cut=cut_short(results), settings=settings(results),
     )  # fmt: skip
     path = folder / f"{results['verb']}.html"
     write_text(path, text)
     return path
+
+
+def settings(results: Results) -> dict[str, Any]:
+    """As they were asked for; files without their folders, which say more of a person than of a measurement."""
+    found = dict(results["settings"])
+    if "shapes" in found:
+        found["shapes"] = ["x".join(map(str, shape)) for shape in found["shapes"]]
+    if "lengths" in found:
+        found["lengths"] = [short(name) for name in found["lengths"]]
+    return found
 
 
 def filled(lines: list[dict[str, str]]) -> list[dict[str, str]]:

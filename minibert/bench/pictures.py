@@ -115,9 +115,13 @@ def roofline(results: Results) -> Figure | None:
         axis.set_xscale("log")
         axis.set_yscale("log")
         for which in (axis.xaxis, axis.yaxis):
+            which.set_major_locator(
+                ticker.LogLocator(subs=(1, 2, 5))
+            )  # an axis may be less than a decade long
             which.set_minor_formatter(ticker.NullFormatter())
             which.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_title(f"{dtype}: {top * factor:.3g} {unit(results)}, {roof:.3g} GB/s", loc="left")
+        bytes_told = f"{roof:,.0f}" if roof >= 100 else f"{roof:.3g}"
+        axis.set_title(f"{dtype}: {top * factor:.3g} {unit(results)}, {bytes_told} GB/s", loc="left")
     legend(figure, looks)
     return figure
 

@@ -30,13 +30,13 @@ def cells(row: dict[str, Any]) -> dict[str, str]:
         "dtype": row["dtype"],
         "dropout": f"{row['dropout']:g}",
         "direction": row["direction"],
-        "latency [p20, p80] ms": f"{times['p50']:.3g} [{times['p20']:.3g}, {times['p80']:.3g}]"
+        "latency [p20, p80] ms": f"{plain(times['p50'])} [{plain(times['p20'])}, {plain(times['p80'])}]"
         if times
         else "-",
-        "walltime s": number(row["walltime"], ".3g"),
-        "tflops": number(row["tflops"], ".3g"),
+        "walltime s": "-" if row["walltime"] is None else plain(row["walltime"]),
+        "tflops": "-" if row["tflops"] is None else plain(row["tflops"]),
         "%peak": number(row["peak_share"], ".0%"),
-        "gbps": number(row["gbps"], ".3g"),
+        "gbps": "-" if row["gbps"] is None else plain(row["gbps"]),
         "peak_mem MB": number(row["peak_mem"], ".1f", 1e6),
         "compile_time s": number(row["compile_time"], ".2g"),
         "mask_build ms": number(row["mask_build"], ".2g"),
@@ -46,6 +46,11 @@ def cells(row: dict[str, Any]) -> dict[str, str]:
         "": row["why"] if row["outcome"] != "ok" else row["label"],
     }
     return told
+
+
+def plain(value: float) -> str:
+    """Three digits, or all of a large number's before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def number(value: float | None, form: str, unit: float = 1) -> str:
@@ -65,6 +70,12 @@ def short(name: str) -> str:
     return f"csv:{rest.replace(chr(92), '/').rpartition('/')[2]}" if kind == "csv" else name
 
 
+def cut_short(document: dict[str, Any]) -> str:
+    """Said of a measurement that was interrupted; '' of a whole one."""
+    done, of = document.get("measured", (0, 0))
+    return f"interrupted: {done} of {of} groups of cases were measured" if done < of else ""
+
+
 def footnotes(document: dict[str, Any]) -> list[str]:
     """What must be known of the table: peaks, caches, what ran beside it."""
     peak, seen = document["peak"], document["conditions"]
@@ -72,6 +83,7 @@ def footnotes(document: dict[str, Any]) -> list[str]:
     busy = [f"{seen[w]:.0%} {what}" for w, what in (("others", "other processes"), ("steal", "stolen"))
             if seen.get(w) is not None]  # fmt: skip
     return [
+        *filter(None, [cut_short(document)]),
         f"peak, measured in this run: matrix products {', '.join(peaks)}; memory {peak['gbps']:.3g} GB/s",
         f"{seen['device_name'] or seen['cpu']}, {seen['cpu_capability']}, {seen['threads']} threads, torch "
         f"{seen['versions']['torch']}; caches {document['settings']['caches']}; {', '.join(busy) or 'load unknown'}",

@@ -7,9 +7,9 @@ and draws counter.py's mask again.
 Why that is faster: torch's fused kernel has no dropout on a CPU and falls back to the textbook, which
 writes (n, n) for each head to memory again and again and keeps several of them (a step of four texts of
 512 tokens, 12 heads of 64: 233 MB; here 31). Here they never leave the cache, nothing is padded, and a
-mask costs at most a tenth of the scores it is for. Of a window only the keys that some query of the 48
-sees are computed. Without dropout it is as fast as torch's own up to 32
-tokens, and up to twice as fast beyond; `auto` still leaves that to torch, which needs no compiler.
+mask takes an eighth to a fifth of a step's time without (benchmarks/results). Of a window only the keys
+that some query of the 48 sees are computed. Without dropout it is as fast as torch's own up to 32 tokens,
+and up to twice as fast beyond; `auto` still leaves that to torch, which needs no compiler.
 
 In:  q, k, v (N, H, K), float32 or float64.   Out: (N, H, K).
 
