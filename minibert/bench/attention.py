@@ -40,7 +40,7 @@ from ..errors import ConfigError, nearest
 from ..kernels import Kernel
 from . import conditions, errors, memory, work
 from .case import DIRECTIONS, Case, Inputs, outcome, prepared
-from .clock import WARM, Contestant, Timed, race
+from .clock import ROUNDS, WARM, Contestant, Timed, race
 from .lengths import BUDGET, drawn
 from .ratios import speedup
 
@@ -65,7 +65,7 @@ class Settings:
     baseline: str = "sdpa"
     device: str = "cpu"
     threads: int = 0
-    rounds: int = 30
+    rounds: int = ROUNDS
     seconds: float = 10.0
     warm: float = WARM
     tokens: int = 0

@@ -23,13 +23,13 @@ from .. import __version__, kernels
 from .. import device as devices
 from . import conditions, work
 from .case import Case, Inputs, prepared
-from .clock import Contestant, race
+from .clock import ROUNDS, Contestant, race
 from .lengths import drawn
 from .ratios import speedup
 
-COMPARISONS, ROUNDS = 1000, 30
+COMPARISONS = 1000
 SLOWDOWN = 0.05
-SECONDS = 480  # of the comparisons at most; fewer are made where it isn't enough
+SECONDS = 1200  # of the comparisons at most; fewer are made where it isn't enough
 WORDS, TOKENS = "zipf:128", 256  # small enough for a thousand comparisons
 MICROSECONDS = 50
 

@@ -32,7 +32,8 @@ LEAST_WARM = 2  # ... and so many calls at least, the first of which may compile
 SAMPLE = 1.0  # ms that a sample lasts at least: reading the clock takes some 0.1 us
 SAMPLES = 3  # of a contestant in a round, whose median counts ...
 LONG = 10.0  # ... but one where three would last longer than so many ms
-LEAST = 6  # rounds: with fewer no interval of 95 % exists (ratios.py)
+ROUNDS = 40  # usually: a difference of 5 % is then found nine times in ten on a small, noisy machine (calibrate.py)
+LEAST = 6  # ... at least: with fewer no interval of 95 % exists (ratios.py)
 CARD_CACHE = 256 * 2**20  # bytes: more than any card's cache (H100: 50 MB)
 
 Call = Callable[[], object]
@@ -70,7 +71,7 @@ def race(
     make: Callable[[int], Any],
     *,
     device: torch.device | str = "cpu",
-    rounds: int = 30,
+    rounds: int = ROUNDS,
     seconds: float = math.inf,
     flush: bool = False,
     warm: float = WARM,
