@@ -6,7 +6,10 @@ from pathlib import Path
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
-DATA = {"weights": ("*.toml", "*.md", "reference/*.safetensors"), "tasks": ("*.toml", "*.md")}
+DATA = {
+    "weights": ("*.toml", "*.md", "reference/*.safetensors"),
+    "tasks": ("*.toml", "*.md", "studies/*.toml"),
+}
 
 
 class BuildWithData(build_py):
@@ -74,6 +77,7 @@ setup(
         "excel": ["openpyxl>=3.1"],
         "parquet": ["pyarrow>=15"],
         "tensorboard": ["tensorboard>=2.18"],
+        "vader": ["vaderSentiment>=3.3.2"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.5",
@@ -82,6 +86,7 @@ setup(
             "openpyxl>=3.1",
             "pyarrow>=15",
             "tensorboard>=2.18",
+            "vaderSentiment>=3.3.2",
             "build",
         ],
         "browser": ["playwright>=1.40"],

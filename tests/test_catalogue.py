@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import types
@@ -21,7 +22,7 @@ import pytest
 
 from minibert import catalogue, system
 from minibert.catalogue import assets, sources
-from minibert.catalogue.assets import Asset, File, Wheel
+from minibert.catalogue.assets import Archive, Asset, File, Wheel
 from minibert.errors import ConfigError, DataError, EnvironmentProblem, MiniBertError, WeightsError
 
 BODY = bytes(range(256)) * 4000  # a megabyte, so that a transfer can break off in the middle
@@ -541,6 +542,73 @@ def test_a_disk_that_is_full_before_the_end(tmp_path, monkeypatch, room):
     assert not list((tmp_path / "cache").glob(".wheel-*"))
 
 
+# --- a tar that is an asset itself ----------------------------------------------------------------
+
+
+def tar_of(folder: Path, monkeypatch, members: dict[str, bytes], sound: bool = True) -> Asset:
+    """An asset whose one file stands in a tar, which the catalogue lists and MINIBERT_DATA holds."""
+    (folder / "held").mkdir()
+    with tarfile.open(folder / "held" / "all.tar.gz", "w:gz") as tar:
+        for name, body in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+    data = (folder / "held" / "all.tar.gz").read_bytes()
+    if not sound:
+        data = data[: len(data) // 2]
+        (folder / "held" / "all.tar.gz").write_bytes(data)
+    whole = Asset(name="whole", kind="data", files=(File("all.tar.gz", digest(data), len(data)),))
+    monkeypatch.setattr(catalogue, "data_sets", lambda: {"whole": whole})
+    monkeypatch.setenv("MINIBERT_DATA", str(folder / "held"))
+    return data_asset(archive=Archive("whole", "texts/made"))
+
+
+def test_a_tar_gives_only_the_named_member(tmp_path, monkeypatch):
+    members = {"texts/made/table.csv": BODY, "texts/made/other.csv": b"o", "../evil": b"e", "/evil": b"e"}
+    asset = tar_of(tmp_path, monkeypatch, members)
+    assert catalogue.fetch(asset, quiet=True).read_bytes() == BODY
+    assert leftovers(tmp_path) == ["table.csv"] and not (tmp_path / "evil").exists()
+    (tmp_path / "held" / "all.tar.gz").unlink()
+    assert catalogue.fetch(asset).read_bytes() == BODY  # from the cache
+
+
+@pytest.mark.parametrize(
+    "members, sound, reason",
+    [
+        ({"texts/made/table.csv": BODY[:-1] + b"x"}, True, "wrong hash"),
+        ({"texts/made/table.csv": BODY[:-1]}, True, "wrong size: 1,023,999 bytes"),
+        ({"texts/table.csv": BODY}, True, "all.tar.gz holds no texts/made/table.csv"),
+        ({"texts/made/table.csv": os.urandom(len(BODY))}, False, "all.tar.gz is damaged"),
+    ],
+)
+def test_a_tar_that_fails_leaves_nothing(tmp_path, monkeypatch, members, sound, reason):
+    asset = tar_of(tmp_path, monkeypatch, members, sound)
+    with pytest.raises(EnvironmentProblem, match=reason):
+        catalogue.fetch(asset, quiet=True)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_member_of_a_tar_of_another_size_is_not_even_unpacked(tmp_path, monkeypatch):
+    asset = tar_of(tmp_path, monkeypatch, {"texts/made/table.csv": bytes(10 * len(BODY))})
+    monkeypatch.setattr(sources.shutil, "copyfileobj", lambda *_: pytest.fail("unpacked"))
+    with pytest.raises(EnvironmentProblem, match="wrong size: 10,240,000 bytes"):
+        catalogue.fetch(asset, quiet=True)
+
+
+def test_a_tar_that_can_not_be_had_is_named_with_its_sources(tmp_path, monkeypatch):
+    asset = tar_of(tmp_path, monkeypatch, {"texts/made/table.csv": BODY})
+    (tmp_path / "held" / "all.tar.gz").unlink()
+    with pytest.raises(EnvironmentProblem, match="archive whole: whole could not be had from any source"):
+        catalogue.fetch(asset, quiet=True)
+
+
+def test_two_files_of_a_data_set_come_from_below_a_url(web, tmp_path):
+    files = tuple(File(name, digest(BODY), len(BODY)) for name in ("good_text.txt", "good_labels.txt"))
+    asset = Asset(name="pair", kind="data", files=files, urls=(f"{web.address}/good/",))
+    assert catalogue.fetch(asset, quiet=True).name == "good_text.txt"
+    assert sorted(leftovers(tmp_path)) == ["good_labels.txt", "good_text.txt"]
+
+
 # --- the hub, played by a server, with the real client --------------------------------------------
 
 
@@ -703,7 +771,7 @@ def test_importing_is_light():
 )
 def test_every_entry_is_whole(asset):
     assert asset.about and asset.licence and asset.citation
-    assert asset.hub or asset.urls or asset.wheels or asset.obtain
+    assert asset.hub or asset.urls or asset.wheels or asset.archive or asset.obtain
     for file in asset.files:
         hashed = re.fullmatch("[0-9a-f]{64}", file.sha256) and file.bytes > 0
         assert hashed or not (file.sha256 or file.bytes)
@@ -711,7 +779,9 @@ def test_every_entry_is_whole(asset):
         assert hashed or asset.hub or asset.obtain
         assert not (file.name.startswith("/") or ".." in file.name)
     if asset.kind == "data":
-        assert len(asset.files) == 1 and asset.place.endswith(asset.files[0].name)
+        names = [f.name for f in asset.files]
+        beside = [names[0].replace("_text.txt", "_labels.txt")] if names[0].endswith("_text.txt") else []
+        assert names[1:] == beside and asset.place.endswith(names[0])
     if asset.kind == "weights":
         names = {f.name for f in asset.files if not f.optional}
         assert {"config.json", "model.safetensors"} <= names and asset.family and asset.parameters
@@ -720,7 +790,7 @@ def test_every_entry_is_whole(asset):
         assert asset.hub.rpartition("/")[2] == asset.name  # people type either
     for url in asset.urls:  # a commit, not a branch
         assert re.fullmatch(r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/.+", url)
-        assert url.endswith("/" + asset.files[0].name) and not asset.fetched
+        assert url.endswith("/" + asset.files[0].name if len(asset.files) == 1 else "/") and not asset.fetched
     assert asset.revision == "main" or re.fullmatch(r"[0-9a-f]{40}|refs/pr/\d+", asset.revision)
     for wheel in asset.wheels:
         assert all(re.fullmatch(r"[\w-]+==[\d.]+", r) for r in wheel.requirements)
@@ -749,7 +819,7 @@ def test_the_known_hashes():
 @pytest.mark.parametrize("name", [n for n, a in catalogue.data_sets().items() if a.local])
 def test_texts_of_the_data_folder_are_those_listed(name):
     asset = catalogue.data_sets()[name]
-    assert catalogue.verify(asset, home=DATA) == [(asset.files[0].name, "verified")]
+    assert catalogue.verify(asset, home=DATA) == [(file.name, "verified") for file in asset.files]
 
 
 DATA = os.environ.get("MINIBERT_DATA")
@@ -873,7 +943,12 @@ def test_task_words(tmp_path, monkeypatch):
     (tmp_path / "mine.toml").write_text("")
     assert catalogue.locate_task("mine.toml") == Path("mine.toml")
     assert catalogue.locate_task("reuters8") == ROOT / "tasks/reuters8.toml"
-    for word, close in {"reuter8": "reuters8", "mne.toml": "mine.toml"}.items():
+    assert catalogue.locate_task("first_experiments") == ROOT / "tasks/studies/first_experiments.toml"
+    for word, close in {
+        "reuter8": "reuters8",
+        "first_experiment": "first_experiments",
+        "mne.toml": "mine.toml",
+    }.items():
         with pytest.raises(ConfigError, match=f'did you mean "{close}"'):
             catalogue.locate_task(word)
 

