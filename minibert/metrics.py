@@ -62,7 +62,7 @@ class Score:
 
     def as_dict(self) -> dict[str, float | int | str | None]:
         """For JSON: NaN becomes None; `note` only where there is one."""
-        bounds = {name: _null(getattr(self, name)) for name in ("value", "low", "high")}
+        bounds = {name: null(getattr(self, name)) for name in ("value", "low", "high")}
         return bounds | {"n": self.n} | ({"note": self.note} if self.note else {})
 
 
@@ -81,13 +81,13 @@ def score(
     truth, predicted: see above. Classes: `truth` may hold -1 or numbers from `num_classes` on, for labels
     that the model can't know; these are always wrong. ValueError for other shapes or numbers.
     """
-    truth, predicted = _checked(kind, truth, predicted, num_classes)
+    truth, predicted = checked(kind, truth, predicted, num_classes)
     note = _note(kind, truth, predicted)
-    table = {name: _weighted(kind, name, truth, predicted) for name in names or METRICS[kind]}
+    table = {name: weighted(kind, name, truth, predicted) for name in names or METRICS[kind]}
     drawn = _bootstrap(table, len(truth), resamples, seed)
     out = {}
     for name, metric in table.items():
-        low, high = _interval(drawn[name])
+        low, high = interval(drawn[name])
         point = _point(metric, len(truth))
         why = note if math.isnan(point) or kind in ONE_ANSWER else ""
         out[name] = Score(point, low, high, len(truth), why or ("" if low == low else TOO_FEW))
@@ -109,16 +109,16 @@ def difference(
 
     The bootstrap is paired: both are scored on each resample, so that texts hard for both cancel.
     """
-    mine, yours = (_checked(kind, truth, one, num_classes) for one in (ours, theirs))
+    mine, yours = (checked(kind, truth, one, num_classes) for one in (ours, theirs))
     wanted = names or METRICS[kind]
-    tables = [{name: _weighted(kind, name, *pair) for name in wanted} for pair in (mine, yours)]
+    tables = [{name: weighted(kind, name, *pair) for name in wanted} for pair in (mine, yours)]
     both = {(i, name): metric for i, table in enumerate(tables) for name, metric in table.items()}
     drawn = _bootstrap(both, len(truth), resamples, seed)
     out = {}
     for name in wanted:
-        low, high = _interval(drawn[0, name] - drawn[1, name])
+        low, high = interval(drawn[0, name] - drawn[1, name])
         point = _point(both[0, name], len(truth)) - _point(both[1, name], len(truth))
-        out[name] = {"value": _null(point), "low": _null(low), "high": _null(high)}
+        out[name] = {"value": null(point), "low": null(low), "high": null(high)}
     return out
 
 
@@ -129,8 +129,19 @@ def value(
     kind = kind or next((kind for kind, table in METRICS.items() if name in table), "")
     if name not in METRICS.get(kind, ()):
         raise ValueError(f"{name!r} is none of {', '.join(METRICS.get(kind, HIGHER_IS_BETTER))}")
-    truth, predicted = _checked(kind, truth, predicted, num_classes)
-    return _point(_weighted(kind, name, truth, predicted), len(truth))
+    truth, predicted = checked(kind, truth, predicted, num_classes)
+    return _point(weighted(kind, name, truth, predicted), len(truth))
+
+
+def average(metrics: Sequence[Weighted], n: int, *, resamples: int = 2000, seed: int = 0) -> Score:
+    """The mean of several metrics of the same n texts, such as one of METRICS for each of several raters.
+
+    All are scored on each resample, so the interval is that of the mean.
+    """
+    drawn = _bootstrap(dict(enumerate(metrics)), n, resamples, seed)
+    point = float(np.mean([_point(metric, n) for metric in metrics]))
+    low, high = interval(np.mean(list(drawn.values()), axis=0))
+    return Score(point, low, high, n, "" if low == low else TOO_FEW)
 
 
 def better(name: str, new: float | None, old: float | None) -> bool:
@@ -147,7 +158,7 @@ def per_class(truth: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -
 
     A ratio without anything below the line is 0, as in scikit-learn with zero_division=0.
     """
-    truth, predicted = _checked("classification", truth, predicted, len(labels))
+    truth, predicted = checked("classification", truth, predicted, len(labels))
     rows = []
     for i, label in enumerate(labels):
         right = int(np.sum((truth == i) & (predicted == i)))
@@ -176,17 +187,17 @@ def per_label(
     the types of entities. n counts texts, words or entities in truth, said those in answers.
     """
     kind = "multilabel" if what == "multilabel" else "tokens"
-    counts = COUNTS[what](*_checked(kind, truth, predicted, None), labels)
+    counts = COUNTS[what](*checked(kind, truth, predicted, None), labels)
     of = {name: rates(counts, name) for name in RATES}
     points = {name: rate(np.ones((1, len(truth))))[0] for name, rate in of.items()}  # (C,) each
-    drawn = [of["f1"](weights) for weights in _draw(len(truth), resamples, seed)]  # (R, C) each
+    drawn = [of["f1"](weights) for weights in draws(len(truth), resamples, seed)]  # (R, C) each
     bounds = (
         np.percentile(np.concatenate(drawn), LEVELS, axis=0) if drawn else np.full((2, len(labels)), np.nan)
     )
     n, said = counts.true.sum(axis=0), counts.said.sum(axis=0)
     return [
         {"label": label, **{name: float(points[name][i]) for name in RATES}, "n": int(n[i]), "said": int(said[i]),
-         "low": _null(bounds[0, i]), "high": _null(bounds[1, i])}
+         "low": null(bounds[0, i]), "high": null(bounds[1, i])}
         for i, label in enumerate(labels)
     ]  # fmt: skip
 
@@ -196,7 +207,7 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.
 
     Texts whose label the model can't know have no row: the sum falls short of n by their number.
     """
-    truth, predicted = _checked("classification", truth, predicted, num_classes)
+    truth, predicted = checked("classification", truth, predicted, num_classes)
     known = (truth >= 0) & (truth < num_classes)
     flat = truth[known] * num_classes + predicted[known]
     return np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes)  # (C, C)
@@ -298,7 +309,7 @@ RATIOS = ("pearson", "spearman", "r2")  # divide by a spread, so they need two t
 # What they stand on -------------------------------------------------------------------------------
 
 
-def _weighted(kind: str, name: str, truth: np.ndarray, predicted: np.ndarray) -> Weighted:
+def weighted(kind: str, name: str, truth: np.ndarray, predicted: np.ndarray) -> Weighted:
     """The metric `name` as a function of weights, or a function that is NaN where it is undefined."""
     broken = kind == "regression" and not (np.isfinite(truth).all() and np.isfinite(predicted).all())
     if len(truth) < (2 if name in RATIOS else 1) or broken:
@@ -315,23 +326,29 @@ def _bootstrap(metrics: dict, n: int, resamples: int, seed: int) -> dict:
     """Each metric on the same resamples: key -> (resamples,)."""
     out: dict = {key: [np.empty(0)] for key in metrics}
     with np.errstate(divide="ignore", invalid="ignore"):
-        for weights in _draw(n, resamples, seed):
+        for weights in draws(n, resamples, seed):
             for key, metric in metrics.items():
                 out[key].append(metric(weights))
     return {key: np.concatenate(parts) for key, parts in out.items()}
 
 
-def _draw(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def draws(n: int, resamples: int, seed: int | Sequence[int]) -> Iterator[np.ndarray]:
     """Weights (R, n) of all resamples, a chunk of rows at a time; nothing for fewer than two texts."""
     rng = np.random.default_rng(seed)
     rows = max(1, CHUNK // max(n, 1))
     for start in range(0, resamples if n > 1 else 0, rows):
         size = min(rows, resamples - start)
-        drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]  # (R, n)
-        yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(float)
+        yield resampled(rng, size, n)
 
 
-def _interval(drawn: np.ndarray) -> tuple[float, float]:
+def resampled(rng: np.random.Generator, rows: int, n: int) -> np.ndarray:
+    """(rows, n) weights: how often each of n texts is in as many draws with replacement."""
+    drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]  # (R, n)
+    return np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(float)
+
+
+def interval(drawn: np.ndarray) -> tuple[float, float]:
+    """The 2.5th and 97.5th percentile of resampled scores; NaN where more than 1 in 20 are undefined."""
     defined = drawn[~np.isnan(drawn)]
     if len(defined) == 0 or len(defined) < (1 - MOST_UNDEFINED) * len(drawn):
         return math.nan, math.nan
@@ -378,7 +395,7 @@ def _note(kind: str, truth: np.ndarray, predicted: np.ndarray) -> str:
     return ""
 
 
-def _checked(kind: str, truth: Any, predicted: Any, num_classes: int | None) -> tuple[Any, Any]:
+def checked(kind: str, truth: Any, predicted: Any, num_classes: int | None) -> tuple[Any, Any]:
     """Both in the form of their kind; ValueError where shapes, types or class numbers can't be right."""
     if kind not in METRICS:
         raise ValueError(f"kind {kind!r} is none of {', '.join(METRICS)}")
@@ -431,5 +448,6 @@ CHECKS: dict[str, Callable[..., tuple[Any, Any]]] = {
 }
 
 
-def _null(x: float) -> float | None:
+def null(x: float) -> float | None:
+    """For JSON: None for NaN."""
     return None if math.isnan(x) else float(x)

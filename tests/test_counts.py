@@ -91,7 +91,7 @@ def test_scores_of_words_equal_the_reference(seed):
 def test_a_resample_is_of_sentences():
     """Each metric as a function of weights is the score of the sentences drawn, whole and as often as drawn."""
     truth, said = random_tags(np.random.default_rng(1), 30)
-    (weights,) = metrics._draw(30, 15, seed=4)
+    (weights,) = metrics.draws(30, 15, seed=4)
     for name, metric in metrics.METRICS["tokens"].items():
         for row, got in zip(weights.astype(int), metric(truth, said)(weights)):
             drawn = [
@@ -132,7 +132,7 @@ def test_scores_of_several_labels_equal_the_reference(n):
 
 def test_a_resample_of_several_labels_scores_as_the_texts_it_drew():
     truth, said = random_labels(np.random.default_rng(3), 40)
-    (weights,) = metrics._draw(40, 15, seed=9)
+    (weights,) = metrics.draws(40, 15, seed=9)
     for name, metric in metrics.METRICS["multilabel"].items():
         for row, got in zip(weights.astype(int), metric(truth, said)(weights)):
             drawn = np.repeat(truth, row, axis=0), np.repeat(said, row, axis=0)

@@ -1,5 +1,6 @@
 """metrics.py against scikit-learn and scipy, its edge cases, and what its intervals promise."""
 
+import dataclasses
 import json
 import math
 import time
@@ -92,7 +93,7 @@ def test_a_resample_scores_as_the_texts_it_drew(kind):
     truth, predicted = labels(rng, 40, 25) if kind == "classification" else values(rng, 40)
     if kind == "regression":
         truth, predicted = truth.round(1), predicted.round(1)  # with ties
-    (weights,) = metrics._draw(40, 25, seed=9)
+    (weights,) = metrics.draws(40, 25, seed=9)
     for name, metric in metrics.METRICS[kind].items():
         for row, got in zip(weights.astype(int), metric(truth, predicted)(weights)):
             drawn = np.repeat(truth, row), np.repeat(predicted, row)
@@ -269,3 +270,16 @@ def test_two_thousand_resamples_take_little_time_and_memory():
     tracemalloc.stop()
     assert time.perf_counter() - start < 20  # 0.2 s when written; the bound is for busy machines
     assert most < 120e6
+
+
+def test_the_average_of_metrics_is_scored_on_the_same_resamples():
+    """Of a metric with itself the score; of one and its opposite nothing is left, in every resample."""
+    truth = np.arange(40.0)
+    said = truth + np.random.default_rng(0).normal(scale=20, size=40)
+    pearson = metrics.METRICS["regression"]["pearson"]
+    wanted = metrics.score("regression", truth, said, names=["pearson"], resamples=200)["pearson"]
+    both = metrics.average([pearson(truth, said)] * 2, 40, resamples=200)
+    assert both.note == wanted.note == ""
+    assert dataclasses.astuple(both)[:4] == pytest.approx(dataclasses.astuple(wanted)[:4])
+    none = metrics.average([pearson(truth, said), pearson(truth, -said)], 40, resamples=200)
+    assert (none.value, none.low, none.high) == pytest.approx((0, 0, 0), abs=1e-12)
