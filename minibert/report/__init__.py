@@ -3,9 +3,10 @@
 In:  a run folder.   Out: report.html in it.
 
 read.py reads the folder, forms.py and words.py say it, tables.py and figures.py lay it out, page.html.j2 and
-style.css make it a page; of several runs it is several.py, spread.py and several.html.j2. Every text from the
-data is escaped, and the page forbids itself scripts and requests, so that nothing in a data set can act when the
-report is opened.
+style.css make it a page; of several runs it is several.py, spread.py and several.html.j2; of a
+study study.py, checks.py, plots.py and study.html.j2, and written.py and modelcard.py write its appendix. Every text
+from the data is escaped, and the page forbids itself scripts and requests, so that nothing in a data set can act
+when the report is opened.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from ..kinds import KINDS, OF_ENTITIES
 from ..metrics import HIGHER_IS_BETTER
 from ..spec import default_metric
 from ..system import write_text
-from . import figures, several, tables, words
+from . import figures, several, study, tables, words
 from .forms import form_of
+from .modelcard import card
 from .read import Run, answers, read_run
+from .written import methods
 
 SHARES = ("accuracy", "macro_f1", "micro_f1", "exact", *OF_ENTITIES)
 LIMITS = dict.fromkeys(SHARES, (0, 1)) | dict.fromkeys(("pearson", "spearman", "r2"), (None, 1))
@@ -41,6 +44,26 @@ def write_several(folder: Path | str) -> Path:
     """The same for a folder of several runs, from its summary.json."""
     folder = Path(folder)
     return render(folder, "several.html.j2", several.context(folder, LIMITS))
+
+
+def write_study(folder: Path | str) -> Path:
+    """The same for a study, from its study.json; once it is scored, methods.md and model_card.md beside it."""
+    folder = Path(folder)
+    seen = study.context(folder, LIMITS)
+    if seen["s"].scored:
+        write_text(folder / "methods.md", methods(folder))
+        told = card(folder)
+        write_text(folder / "model_card.md", told)
+        if seen["s"].best and (seen["s"].best.folder / "model").is_dir():
+            write_text(seen["s"].best.folder / "model" / "README.md", told)
+    return render(folder, "study.html.j2", seen)
+
+
+def write_appendix(folder: Path | str) -> None:
+    """What a paper or a hub asks of a run that was scored: methods.md, and the model's card beside it, as README.md."""
+    folder = Path(folder)
+    write_text(folder / "methods.md", methods(folder))
+    write_text(folder / "model" / "README.md", card(folder))
 
 
 def render(folder: Path, template: str, seen: dict) -> Path:

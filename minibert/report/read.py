@@ -178,17 +178,21 @@ class Columns:
         self.ours = {name: i for i, name in enumerate(header)}  # of equal names the last
         given = {name: i for i, name in reversed(list(enumerate(header)))}  # of equal names the first
         said = [i for name, i in self.ours.items() if re.fullmatch(f"(predicted_)*{self.own}", name)]
-        missing = [name for name in (run.text, run.label) if name not in given]
+        kept = run.spec.data.keep_texts
+        missing = [name for name in ((run.text, run.label) if kept else (run.label,)) if name not in given]
         self.why_none = ""
         if missing or not said:
             self.why_none = f"predictions.csv has no column {', '.join(missing) or self.own}"
             return
         self.row, self.said = 0 if re.fullmatch("(predicted_)*row_id", header[0]) else None, max(said)
-        self.text, self.pair, self.truth = given[run.text], given.get(run.spec.data.pair), given[run.label]
+        self.truth = given[run.label]
+        self.texts = [
+            given[name] for name in (run.text, run.spec.data.pair) if kept and name and name in given
+        ]
 
     def answer(self, weight: float, row: list[str], truth: Any, said: Any) -> Answer:
-        """One row as an Answer; the two texts of a pair are joined by an empty line."""
-        text = row[self.text] if self.pair is None else f"{row[self.text]}\n\n{row[self.pair]}"
+        """One row as an Answer; the two texts of a pair are joined by an empty line, and none where none is kept."""
+        text = "\n\n".join(row[place] for place in self.texts)
         cut = "truncated" in self.ours and row[self.ours["truncated"]].lower() in ("true", "1")
         return Answer("" if self.row is None else row[self.row], text, truth, said, weight, cut)
 

@@ -99,11 +99,16 @@ class Shown:
 
 def shown(run: Run, one: Answer) -> Shown:
     """Cut a text at a word's end and put true, predicted and the baseline's answer beside it."""
-    text = one.text.strip()
-    cut = len(text) if len(text) <= TEASER + 40 else max(text.rfind(" ", 0, TEASER), TEASER // 2)
     facts = [(name, said) for name, said in FACTS[run.kind](one) if said]
-    marked = marks(run, one) if KINDS[run.kind].words else []
-    return Shown(one, text[:cut], text[:LONGEST], max(0, len(text) - LONGEST), facts, marked)
+    marked = marks(run, one) if KINDS[run.kind].words and run.spec.data.keep_texts else []
+    return Shown(one, *cut(one.text), facts, marked)
+
+
+def cut(text: str) -> tuple[str, str, int]:
+    """How a text begins, to a word's end; what of it unfolds; how many characters that leaves out."""
+    text = text.strip()
+    end = len(text) if len(text) <= TEASER + 40 else max(text.rfind(" ", 0, TEASER), TEASER // 2)
+    return text[:end], text[:LONGEST], max(0, len(text) - LONGEST)
 
 
 def label_facts(one: Answer) -> list[tuple[str, str]]:
@@ -169,7 +174,8 @@ def settings(run: Run, defaults: bool) -> list[tuple[str, list[tuple[str, str, s
     """(table, [(key, value, what it does)]) of the spec: the keys at their default, or the others."""
     written = run.spec.table()
     out = []
-    for name, schema in specs.TABLES.items():
+    schemas = {**specs.TABLES, **specs.OF_STUDIES}
+    for name, schema in schemas.items():
         keys = [key for key in dataclasses.fields(schema) if key.name in written.get(name, {})]
         rows = [
             (key.name, specs.toml_value(written[name][key.name]), key.metadata.get("about", ""))
