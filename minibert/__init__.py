@@ -38,6 +38,9 @@ NAMES = {
     "choose": "ask",
     "answer": "ask",
     "TaskSpec": "spec",
+    "finetune": "notebook",
+    "TextClassifier": "estimator",
+    "TextRegressor": "estimator",
 }
 
 __all__ = [

@@ -146,6 +146,10 @@ def run(
             help="Go on with an interrupted run from its newest checkpoint, as if nothing had been.",
         ),
     ] = False,
+    no_texts: Annotated[
+        bool,
+        typer.Option("--no-texts", help="Keep texts out of the report and predictions.csv; row ids stay."),
+    ] = False,
     tune: Annotated[
         bool, typer.Option("--tune", help="Only measure how many tokens at once go fastest, and propose it.")
     ] = False,
@@ -166,6 +170,8 @@ def run(
         from . import kernels
 
         changes.setdefault("model.kernel", kernels.register_file(kernel_file)[0])
+    if no_texts:
+        changes["data.keep_texts"] = "false"
     if tune or explain_speed:
         refuse_together(
             "--tune and --explain-speed only measure",
@@ -228,6 +234,57 @@ def overrides(pairs: list[str] | None) -> dict[str, str]:
     if wrong:
         raise ConfigError(f"--set {wrong[0]}: write it as table.key=value, for example train.epochs=3")
     return dict(p.split("=", 1) for p in pairs or [])
+
+
+@app.command(
+    epilog="Examples:  minibert study worry_study   |   minibert study task.toml --set study.seeds=5"
+    "   |   minibert study runs/worry_study-study --resume"
+)
+@verb
+def study(
+    spec: Annotated[
+        str,
+        typer.Argument(
+            help="A spec (.toml), or a shipped task's or study's name; with --resume also a study's folder."
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder of the study; runs/NAME-study if absent.")] = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a key: study.seeds=5, train.epochs=3. May be repeated."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier study in this folder.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with an interrupted study, or with more seeds, splits or numbers of texts.",
+        ),
+    ] = False,
+    no_texts: Annotated[
+        bool,
+        typer.Option("--no-texts", help="Keep texts out of the report and predictions.csv; row ids stay."),
+    ] = False,
+    debug: Debug = False,
+) -> int:
+    """Learning curve, settings and traditional methods side by side: one report that can be published.
+
+    Everything is chosen on validation texts; the test part's labels are read once, at the end."""
+    from . import catalogue
+    from . import spec as specs
+    from .progress import say
+    from .study import headline
+    from .study import study as run_study
+
+    again = Path(spec) if resume and (Path(spec) / "study.json").is_file() else None
+    task = specs.load(again / "spec.toml" if again else catalogue.locate_task(spec), overrides(set))
+    folder = out or again or Path("runs") / f"{task.task.name}-study"
+    outcome = run_study(task, folder, overwrite=overwrite, resume=resume)
+    if outcome.status == "completed":
+        say(headline(outcome), sys.stdout)
+    return outcome.exit_code
 
 
 @app.command(
@@ -334,6 +391,75 @@ def predict(
         overwrite=overwrite,
     )
     print(f"{output}: {rows:,} rows", file=sys.stderr)
+
+
+@app.command(
+    epilog="Examples:  minibert estimate answers.csv --coded coded.csv --label topic   |   minibert estimate "
+    "answers.csv --coded coded.csv --label topic --share economy --by party   |   minibert estimate answers.csv "
+    "--coded coded.csv --label topic --share economy --on year,party --out estimates.json"
+)
+@verb
+def estimate(
+    predictions: Annotated[Path, typer.Argument(help="The table that minibert predict wrote.")],
+    label: Annotated[str, typer.Option(help="Column of the codes, by a person.")],
+    coded: Annotated[
+        Path | None,
+        typer.Option(
+            help="The table of codes; absent, they are a column of the predictions, empty where none."
+        ),
+    ] = None,
+    id: Annotated[
+        str, typer.Option(help="Column that tells which text is which, in both tables.")
+    ] = "row_id",
+    share: Annotated[str, typer.Option(help="The class whose share is asked; each of them if absent.")] = "",
+    mean: Annotated[bool, typer.Option("--mean", help="The mean of a predicted number instead.")] = False,
+    by: Annotated[str, typer.Option(help="Column: an estimate for each of its groups.")] = "",
+    on: Annotated[str, typer.Option(help="Regress the prediction on these columns: year,party.")] = "",
+    outcome: Annotated[
+        str, typer.Option(help="Regress this column on the prediction, and on those of --on.")
+    ] = "",
+    model: Annotated[
+        str, typer.Option(help="Of the regression: logit (the default of a class) or ols.")
+    ] = "",
+    probability_of_sampling: Annotated[
+        str, typer.Option(help="Column: how likely a text was to be coded; all alike if absent.")
+    ] = "",
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Take the class's predicted probability, not yes or no.")
+    ] = False,
+    label_separator: Annotated[str, typer.Option(help="Between several labels of a text.")] = "",
+    unseen: Annotated[
+        str, typer.Option(help="A code that is never predicted is an error, or simply wrong.")
+    ] = "error",
+    corpus_only: Annotated[
+        bool, typer.Option("--corpus-only", help="Intervals for these very texts, not for their source.")
+    ] = False,
+    separator: Separator = "",
+    encoding: Encoding = "utf-8",
+    sheet: Sheet = "",
+    out: Annotated[Path | None, typer.Option(help="Also write all of it to this file, as JSON.")] = None,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Shares, means and regressions over predicted texts, corrected by a hand-coded random sample of them.
+
+    The coded texts must not have trained the classifier. Separator, encoding and sheet are the coded table's."""
+    from .estimate import Question, estimate_file, words
+    from .progress import say
+    from .system import write_text
+
+    if out and out.exists() and not overwrite:
+        raise ConfigError(f"{out} exists and is left as it is", "Name another file, or add --overwrite.")
+    question = Question(
+        label=label, coded=coded, id=id, share=share, mean=mean, by=by, outcome=outcome, model=model,
+        on=tuple(x.strip() for x in on.split(",") if x.strip()), chance=probability_of_sampling,
+        probabilities=probabilities, label_separator=label_separator, unseen=unseen,
+        corpus_only=corpus_only, separator=separator, encoding=encoding, sheet=sheet,
+    )  # fmt: skip
+    document = estimate_file(predictions, question)
+    if out:
+        write_text(out, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    say("\n".join([table_text(words.rows(document)), "", *words.notes(document)]), sys.stdout)
 
 
 @app.command(

@@ -8,6 +8,7 @@ What it begins with is outset.py's, what is told of it history.py's.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -45,6 +46,7 @@ class Fitted:
     reached: Reached = field(default_factory=Reached)
     course: Course | None = None  # of a training that is over, for a stop before the test part is done
     world: World = ALONE
+    seconds: float = 0.0  # that the answers to the test part took
 
     @property
     def best_epoch(self) -> int:
@@ -123,7 +125,7 @@ def fit(
             with contextlib.closing(run) as steps:
                 epochs(task, fitted, steps, folder, stop, bar, checkpoints)
     except TrainingError as problem:
-        if course.best.state is None or fold > 1:
+        if course.best.state is None or fold > 1 or folder.path is None:
             raise
         course.best.restore()
         fitted.save(folder)
@@ -214,7 +216,9 @@ def validated(
 def predict_test(fitted: Fitted, stop: system.Stop) -> None:
     """Put the test part's predictions into `fitted`; half of them, which nobody uses, if stopped."""
     with Bar("predicting the test texts", len(fitted.encoded["test"]), "texts") as bar:
+        began = time.monotonic()
         fitted.test = answered(fitted, "test", stop, bar)
+        fitted.seconds = time.monotonic() - began
 
 
 def answered(fitted: Fitted, part: str, stop: system.Stop, bar: Bar | None = None) -> np.ndarray:

@@ -24,13 +24,16 @@ FILES = (
     "predictions.csv",
     "baseline.csv",
     "report.html",
+    "methods.md",
     "spec.toml",
     "environment.json",
     "data.json",
     "diagnosis.json",
+    "answers.json",
     STATUS,
 )
 MODEL, CHECKPOINTS, TENSORBOARD = "model", "checkpoints", "tensorboard"
+ANSWERS = "answers"  # of a run within a study: what it says of each part, not yet scored
 SUMMARY = "summary.json"  # of a folder that holds several runs
 LOCK = ".lock"
 LITTER = (
@@ -161,6 +164,15 @@ class Onlooker(RunFolder):
         """The other process does."""
 
 
+class Nowhere(Onlooker):
+    """No folder: nobody writes what is learned in memory."""
+
+    path = None
+
+    def __init__(self) -> None:
+        """There is nothing to open."""
+
+
 def event_of(line: str) -> dict[str, Any]:
     """A line of history.jsonl; {} for a torn one."""
     try:
@@ -224,7 +236,7 @@ def check_folder(path: Path, overwrite: bool) -> list[Path]:
         raise ConfigError(
             f"another process is writing a run into {path} right now", "Choose another folder with --out."
         )
-    own = (*FILES, MODEL, CHECKPOINTS, TENSORBOARD)
+    own = (*FILES, MODEL, CHECKPOINTS, TENSORBOARD, ANSWERS)
     strange = [p.name for p in held if p.name not in own and not is_leftover(p.name)]
     strange += [
         f"{p.parent.name}/{p.name}" for p in path.glob(f"{CHECKPOINTS}/*") if not CHECKPOINT.fullmatch(p.name)
@@ -242,7 +254,7 @@ def check_folder(path: Path, overwrite: bool) -> list[Path]:
     return held
 
 
-def is_leftover(name: str, of: Collection[str] = (*FILES, MODEL)) -> bool:
+def is_leftover(name: str, of: Collection[str] = (*FILES, MODEL, ANSWERS)) -> bool:
     """Whether a killed run left it: a file or model half written under a passing name."""
     found = re.fullmatch(r"\.(.+)\.\w+\.(part|old)", name)
     return bool(found) and found[1] in of

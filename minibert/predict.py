@@ -6,6 +6,7 @@ Out: a CSV with the input's columns and order plus label and probabilities, or v
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from . import data, spec, system
+from .data.mask import mask_frame, told
 from .data.separated import guess_encoding
 from .data.tables import check_names, contents_start, free_name, write_rows
 from .data.typed import spelled
@@ -106,7 +108,8 @@ def predict_file(
 ) -> int:
     """Predict every row of a table; returns the number of rows. `output` appears only when complete.
 
-    A row without text gets no answer. An `output` that exists is refused without `overwrite`.
+    A row without text gets no answer. An `output` that exists is refused without `overwrite`. What the run's [data]
+    mask masks is masked here, too, in the model's input and in `output`.
     """
     source_path, target = Path(input), Path(output)
     if target.suffix not in (".csv", ".tsv"):
@@ -125,12 +128,16 @@ def predict_file(
     between = task.data.label_separator if task else ","
     mark = "\t" if target.suffix == ".tsv" else ","
     done = empty = 0
+    hidden: Counter[str] = Counter()
     with (
         Bar("predicting", None) as bar,
         system.replacing(target) as part,
         open(part, "w", encoding="utf-8", newline="") as file,
     ):
         for frame in chunks_by_option(source_path, separator, encoding, sheet):
+            if task and task.data.mask:
+                frame, gone, _ = mask_frame(task, frame, column, pair)
+                hidden += sum(gone.values(), Counter())
             pairs = column_of(frame, pair, source_path, "--pair") if pair else None
             texts = column_of(frame, column, source_path)
             rows = range(done, done + len(frame))
@@ -150,6 +157,8 @@ def predict_file(
             raise DataError(f"{input} has no rows")
     if empty:
         say(f"{empty:,} of {done:,} rows have no text and were left without an answer")
+    if hidden:
+        say(f"masked, as in the run: {told(hidden)}")
     return done
 
 

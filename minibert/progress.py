@@ -5,7 +5,9 @@ In:  amounts done and words to show.   Out: stderr, so that stdout stays the res
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TextIO
 
@@ -24,6 +26,17 @@ def say(message: str, stream: TextIO | None = None) -> None:
         print(message.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
     except (BrokenPipeError, ValueError):
         pass
+
+
+@contextlib.contextmanager
+def hushed(wanted: bool = True) -> Iterator[None]:
+    """Inside, nothing is said, if that is wanted."""
+    global muted
+    was, muted = muted, muted or wanted
+    try:
+        yield
+    finally:
+        muted = was
 
 
 class Bar:

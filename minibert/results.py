@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,19 @@ import numpy as np
 import pandas as pd
 
 from . import __version__, answers, baseline, device, diagnose, kernels, metrics, mismatch, report, system
-from .data import Splits
+from .data import Part, Splits
 from .data.check import audit
 from .data.parts import text_keys
 from .data.splits import label_order
 from .data.tables import free_name, write_rows
-from .fit import Fitted
-from .folder import RunFolder
+from .fit import Fitted, answered
+from .folder import ANSWERS, MODEL, RunFolder
 from .kernels.padded import BUCKETS
-from .kinds import KINDS, each_label, has_entities, metrics_of
+from .kinds import KINDS, each_label, has_entities, metrics_of, words_of
 from .model import Model
 from .outset import budget_of
 from .processes import ALONE, World
+from .reading import read
 from .report.read import read_run
 from .spec import TaskSpec
 
@@ -77,6 +79,49 @@ def write_scores(
     return out
 
 
+def write_array(path: Path, array: np.ndarray) -> None:
+    """An .npy file, all or nothing."""
+    with system.replacing(path) as half, open(half, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+Opener = Callable[[tuple[str, ...]], Part]  # labels that a model knows -> a part it is to answer
+
+
+def store_answers(
+    fitted: Fitted, further: Mapping[str, Opener], folder: RunFolder, stop: system.Stop
+) -> dict[str, Any]:
+    """answers/PART.npy of validation, test and `further` parts: (n, C) probabilities, of tokens (words, C), or (n,)
+    values; and answers.json, what there is to know of them without a label of the test part."""
+    labels, parts = fitted.splits.labels, {"validation": fitted.splits.validation, "test": fitted.splits.test}
+    found = {"validation": answered(fitted, "validation", stop), "test": fitted.test}
+    for name, opened in further.items():
+        parts[name] = opened(labels)
+        fitted.encoded[name] = read(fitted.model, parts[name])
+        found[name] = answered(fitted, name, stop)
+    if not stop.requested:
+        (folder.path / ANSWERS).mkdir(exist_ok=True)
+        for name, said in found.items():
+            write_array(
+                folder.path / ANSWERS / f"{name}.npy", said.astype("float32" if said.ndim > 1 else "float64")
+            )
+    facts = {name: {"rows": len(part), **fitted.encoded[name].summary()} for name, part in parts.items()}
+    for name, part in parts.items():  # [CLS] and [SEP] are no pieces of words
+        words = sum(len(words_of(text)) for texts in (part.texts, part.pairs or ()) for text in texts)
+        frame = 2 + (part.pairs is not None)
+        facts[name]["pieces_per_word"] = float((fitted.encoded[name].tokens - frame).sum()) / max(words, 1)
+    table = {
+        "labels": list(labels),
+        "validation": fitted.validation,
+        "learned_from": len(fitted.splits.train),
+        "seconds_for_test": fitted.seconds,
+        "parts": facts,
+        "notes": list(fitted.splits.notes),
+    }
+    folder.json("answers.json", table)
+    return table
+
+
 def by_label(
     kind: str, truth: Any, ours: Any, labels: tuple[str, ...], known: tuple[str, ...], seed: int
 ) -> dict[str, Any]:
@@ -106,9 +151,12 @@ def aligned(fitted: Fitted, labels: tuple[str, ...]) -> np.ndarray:
 def prediction_table(
     task: TaskSpec, fits: list[Fitted], labels: tuple[str, ...], found: np.ndarray, words: np.ndarray | None
 ) -> pd.DataFrame:
-    """predictions.csv: row_id, the input's columns, what was predicted, tokens, truncated."""
+    """predictions.csv: row_id, the input's columns (without texts the label alone), what was predicted, tokens,
+    truncated."""
     parts = [f.splits.test for f in fits]
     inputs = pd.concat([p.table.frame.iloc[p.rows] for p in parts])
+    if not task.data.keep_texts:  # whatever another column holds: it may be the same text in other words
+        inputs = inputs[[task.data.label]]
     tokens = np.concatenate([f.encoded["test"].tokens for f in fits])
     cut = np.concatenate([f.encoded["test"].cut > 0 for f in fits])
     added = answers.columns(task.task.kind, found, labels, words, task.data.label_separator)
@@ -151,7 +199,10 @@ def describe_data(task: TaskSpec, fitted: Fitted, splits: list[Splits]) -> dict[
 
 
 def write_up(folder: RunFolder, fitted: Fitted | None = None) -> None:
-    """diagnosis.json and report.html, from what the folder holds. `fitted`: for a closer look at its parts."""
+    """diagnosis.json and report.html, from what the folder holds; of a run that was scored its methods and its card, too.
+
+    fitted   for a closer look at its parts
+    """
     if not folder.ours:
         return
     found = diagnose.look(read_run(folder.path))
@@ -160,6 +211,8 @@ def write_up(folder: RunFolder, fitted: Fitted | None = None) -> None:
         found = found.explained("test_below", unlike)
     folder.json("diagnosis.json", found.as_dict())
     report.write(folder.path)
+    if (folder.path / "metrics.json").is_file() and (folder.path / MODEL).is_dir():
+        report.write_appendix(folder.path)
 
 
 def side(fitted: Fitted, name: str) -> mismatch.Side:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import datetime
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import __version__, baseline, catalogue, data, device, report, several, spec, system
 from .data import Splits
+from .data.withheld import withheld
 from .errors import ConfigError, MiniBertError, TrainingError
 from .fit import Fitted, fit, predict_test
 from .folder import CHECKPOINTS, MODEL, Onlooker, RunFolder, alone, check_folder, check_unfinished
@@ -25,7 +26,7 @@ from .model import Model
 from .outset import new_model, weights_of
 from .progress import say
 from .reading import Parts, encode_all
-from .results import describe_data, environment, write_scores, write_up
+from .results import Opener, describe_data, environment, store_answers, write_scores, write_up
 from .resume import Checkpoints, Saved
 from .saving import check_place
 from .spec import TaskSpec
@@ -73,9 +74,20 @@ def span(found: dict[str, Any]) -> str:
     )
 
 
-def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False, resume: bool = False) -> Outcome:
+def run(
+    task: TaskSpec,
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    tables: data.splits.Tables | None = None,
+    unscored: Mapping[str, Opener] | None = None,
+) -> Outcome:
     """Do the whole task, with `resume` from where it was interrupted. Raises MiniBertError; the folder's
-    status.json then says why.
+    status.json then says why. `tables`: those of the task, where they are in memory and not in files.
+
+    unscored   not None: only answers are stored, in answers/, also to these further parts by name; the test
+               part's labels are taken away before anything learns, and no baseline is fitted (for a study)
 
     The data and the weights are looked at before the folder is made, so that bad input leaves nothing.
     Of several processes, as torchrun starts them, each comes here, and the first one writes.
@@ -102,7 +114,8 @@ def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False, resume: boo
                 world.wait()
                 if resume:
                     checkpoints.resume()
-                splits, first, encoded = look_ahead(task)
+                splits, first, encoded = look_ahead(task, tables)
+                splits = splits if unscored is None else [withheld(one) for one in splits]
                 checkpoints.made_of = splits, first
                 if resume:
                     checkpoints.check()
@@ -119,7 +132,7 @@ def run(task: TaskSpec, out: Path | str, *, overwrite: bool = False, resume: boo
         try:
             folder.text("spec.toml", task.to_toml())
             with device.memory_named():
-                return carry_out(task, splits, (first, encoded), folder, stop, checkpoints)
+                return carry_out(task, splits, (first, encoded), folder, stop, checkpoints, unscored)
         except MiniBertError as problem:
             diverged = isinstance(problem, TrainingError)
             folder.status("diverged" if diverged else "failed", message=str(problem))
@@ -156,14 +169,14 @@ def check_apart(task: TaskSpec, out: Path) -> None:
         raise ConfigError(f"a name or path of the spec can't be written down: {problem}") from None
 
 
-def look_ahead(task: TaskSpec) -> tuple[list[Splits], Model, Parts]:
+def look_ahead(task: TaskSpec, tables: data.splits.Tables | None = None) -> tuple[list[Splits], Model, Parts]:
     """The splits, and of the first one the model and token ids; raises what bad input would raise later."""
     Trackers.check(task.train.trackers)
     place, t = device.pick(task.train.device), task.train
     mind = device.caution(device.number_format(t.dtype, place, t.force_dtype), place)
     for word in filter(None, (device.hint(), mind)):
         say(word)
-    splits = list(every_split(task))
+    splits = list(every_split(task, tables))
     first = new_model(task, splits[0], str(place))
     encoded = encode_all(task, first, splits[0])  # a text that is too long for truncation "error"
     for one in splits:
@@ -183,6 +196,7 @@ def carry_out(
     folder: RunFolder,
     stop: system.Stop,
     checkpoints: Checkpoints,
+    unscored: Mapping[str, Opener] | None = None,
 ) -> Outcome:
     """Everything that writes into the run's folder. `ready`: model and token ids of the first split."""
     fits, others, world = [], [], checkpoints.world
@@ -206,14 +220,19 @@ def carry_out(
             fits[-1].forget()
     if not world.first:
         return Outcome(folder.path, "helped", 0, {})
-    for one in splits:
+    for one in splits if unscored is None else ():
         if not stop.requested:
             others.append(fit_baseline(task, one))
     if stop.requested:
         return stopped(fits, folder, stop, checkpoints)
     first_fit = fits[0]
-    scores = write_scores(task, fits, others, folder)
-    folder.json("data.json", describe_data(task, first_fit, splits))
+    if unscored is None:
+        scores = write_scores(task, fits, others, folder)
+        folder.json("data.json", describe_data(task, first_fit, splits))
+    else:
+        scores = store_answers(first_fit, unscored, folder, stop)
+        if stop.requested:
+            return stopped(fits, folder, stop, checkpoints)
     folder.json(
         "environment.json",
         environment(task, first_fit.model, checkpoints.started, checkpoints.seconds / 60, world),
@@ -225,9 +244,11 @@ def carry_out(
         "message": f"{len(fits)} folds; {MODEL}/ holds the first fold's model" if len(fits) > 1 else "",
     }
     folder.status("running", **summary)
-    write_up(folder, first_fit)
+    if unscored is None:
+        write_up(folder, first_fit)
     folder.finish(**summary)
-    return Outcome(folder.path, "completed", 0, scores, report.cautions(folder.path))
+    told = report.cautions(folder.path) if unscored is None else ()
+    return Outcome(folder.path, "completed", 0, scores, told)
 
 
 def learned(
@@ -273,16 +294,16 @@ def stopped(fits: list[Fitted], folder: RunFolder, stop: system.Stop, checkpoint
     return Outcome(folder.path, "stopped", 75, {})
 
 
-def every_split(task: TaskSpec) -> Iterator[Splits]:
+def every_split(task: TaskSpec, tables: data.splits.Tables | None = None) -> Iterator[Splits]:
     """The task's one split, or one for each fold."""
 
     def locate(source: str) -> Path:
         return catalogue.locate_data(source, task.folder)
 
     if task.data.folds:
-        yield from data.fold_splits(task, locate)
+        yield from data.fold_splits(task, locate, tables)
     else:
-        yield data.load_splits(task, locate)
+        yield data.load_splits(task, locate, tables)
 
 
 def baseline_kind(task: TaskSpec) -> str:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 # What `save` writes, and may replace.
 PRETRAINING = ("history.jsonl", "pretraining.json")  # what pretrain.py leaves beside a model
-PARTS = {"config.json", checkpoint.SINGLE, checkpoint.INDEX, *FILES, *sentence.FILES, *PRETRAINING}
+BESIDE = "README.md"  # the card that report/ writes beside it
+PARTS = {"config.json", checkpoint.SINGLE, checkpoint.INDEX, BESIDE, *FILES, *sentence.FILES, *PRETRAINING}
 PARTS_LIKE = re.compile(r"model-\d{5}-of-\d{5}\.safetensors|\d+_\w+/(config\.json|model\.safetensors)")
 OURS = "minibert"  # our own table in a saved config.json: how texts are cut, what the head reads
 

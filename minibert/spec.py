@@ -1,4 +1,5 @@
-"""TaskSpec: the one schema that `run`, `check` and `init` share. Five tables of a TOML file.
+"""TaskSpec: the one schema that `run`, `check`, `init` and `study` share. Five tables of a TOML file, and two more
+that only `study` reads.
 
 In:  a .toml file (or a dict of tables) and overrides such as {"train.epochs": 3}.
 Out: a frozen TaskSpec, every key checked for name, type and range, all problems in one error.
@@ -73,7 +74,15 @@ class Data:
     sheet: str = key("", "sheet of an .xlsx file; the first if absent")
     empty: str = key("error", "rows without text", choices=("error", "drop", "keep"))
     missing_label: str = key("error", "rows without label", choices=("error", "drop"))
+    leave_out: dict[str, str] | None = key(
+        None, "rows to leave out: a table of a column and what stands in its cell"
+    )
     duplicates: str = key("keep", "texts that stand more than once in a table", choices=("keep", "drop"))
+    mask: tuple[str, ...] = key((), "what in texts gives way to a word such as [email], before anything is learned or stored",
+                                choices=("email", "phone", "link", "name"))  # fmt: skip
+    keep_texts: bool = key(
+        True, "in predictions.csv and the report; false: rows are told by their number alone"
+    )
     unseen: str = key("", "test labels that train lacks: refuse (the default where a text has one label), "
                       "count as wrong, or leave their rows out",
                       choices=("", "error", "wrong", "drop"))  # fmt: skip
@@ -173,22 +182,67 @@ class Baseline:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Study:
+    """What `minibert study` compares. `run` reads none of it."""
+
+    examples: tuple[int, ...] = key(
+        (), "numbers of labelled texts, validation included: the learning curve; 0: all", low=0
+    )
+    seeds: int = key(3, "how often each setting is trained: with seeds 0, 1, 2", low=1)
+    splits: int = key(1, "how often [data] source is split anew", low=1)
+    weights: tuple[str, ...] = key((), "weights to compare; that of [model] if absent")
+    learning_rate: tuple[float, ...] = key((), "rates to compare; that of [train] if absent", low=0)
+    pooling: tuple[str, ...] = key((), "what the head reads, to compare: cls, mean", choices=("cls", "mean"))
+    truncation: tuple[str, ...] = key((), "what stays of longer texts, to compare",
+                                      choices=("head", "tail", "head+tail", "window"))  # fmt: skip
+    pretraining: tuple[str, ...] = key((), "what comes before, to compare: none (random weights), published, or continued on the "
+                                       "training texts (mlm, mlm+nsp)", choices=("published", "none", "mlm", "mlm+nsp"))  # fmt: skip
+    pretraining_epochs: int = key(3, "of what is continued", low=1)
+    methods: tuple[str, ...] = key((), "traditional methods beside it; all that fit the kind if absent")
+    names: dict[str, str] | None = key(
+        None, "labels in words, for guessing without any training: {spam = 'advertising'}"
+    )
+    subgroup: str = key("", "a column whose groups get scores of their own")
+    transfer: tuple[str, ...] = key(
+        (), "further test tables, e.g. of other languages: names in tasks/data.toml, or paths"
+    )
+    keep: str = key("chosen", "models that stay", choices=("chosen", "all", "none"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Human:
+    """Ratings by single people, from which `minibert study` tells how far people agree."""
+
+    source: str = key(REQUIRED, "table of ratings: a name in tasks/data.toml, or a path")
+    columns: tuple[str, ...] = key((), "its columns, one a rater, where each text has one row")
+    id: str = key("", "or else the column that says which text is rated ...")
+    rater: str = key("", "... the one that says who rates ...")
+    value: str = key("", "... and the one with the rating")
+    separator: str = key("", "between columns: ',' ';' or '\\t'; by the file's name if absent")
+    header: tuple[str, ...] = key((), "names of the columns, where the file has no line that says them")
+    note: str = key("", "what to mind, in a sentence: it stands on the page")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """One task: the five tables, and the folder that paths are relative to."""
+    """One task: the five tables, the two of a study where they are given, and the folder that paths are relative to."""
 
     task: Task
     data: Data
     model: Weights
     train: Train = Train()
     baseline: Baseline = Baseline()
+    study: Study | None = None
+    human: Human | None = None
     folder: str = ""  # paths in the spec are relative to it
 
     def table(self) -> dict[str, dict[str, Any]]:
         """The spec as plain tables; keys that are at their empty default are left out."""
         out: dict[str, dict[str, Any]] = {}
-        for name in TABLES:
-            values = dataclasses.asdict(getattr(self, name))
-            out[name] = {k: v for k, v in values.items() if v not in ("", None, ())}
+        for name in (*TABLES, *OF_STUDIES):
+            if (table := getattr(self, name)) is not None:
+                values = dataclasses.asdict(table)
+                out[name] = {k: v for k, v in values.items() if v not in ("", None, ())}
         return out
 
     def absolute(self, known: Collection[str] = ()) -> TaskSpec:
@@ -198,11 +252,19 @@ class TaskSpec:
             path = Path(self.folder) / word if isinstance(word, str) and word and word not in known else None
             return str(path.resolve()) if path is not None and path.exists() else word
 
-        paths = {name: found(getattr(self.data, name)) for name in ("train", "validation", "test", "source")}
+        def all_found(table: Any, *names: str) -> Any:
+            values = {name: getattr(table, name) for name in names} if table else {}
+            changed = {
+                k: tuple(map(found, v)) if isinstance(v, tuple) else found(v) for k, v in values.items()
+            }
+            return dataclasses.replace(table, **changed) if table else None
+
         return dataclasses.replace(
             self,
-            data=dataclasses.replace(self.data, **paths),
-            model=dataclasses.replace(self.model, weights=found(self.model.weights)),
+            data=all_found(self.data, "train", "validation", "test", "source"),
+            model=all_found(self.model, "weights"),
+            study=all_found(self.study, "weights", "transfer"),
+            human=all_found(self.human, "source"),
         )
 
     def to_toml(self) -> str:
@@ -215,6 +277,7 @@ class TaskSpec:
 
 
 TABLES = {"task": Task, "data": Data, "model": Weights, "train": Train, "baseline": Baseline}
+OF_STUDIES = {"study": Study, "human": Human}  # may be absent
 KEYS = tuple(f"{table}.{f.name}" for table, schema in TABLES.items() for f in dataclasses.fields(schema))
 
 
@@ -270,10 +333,13 @@ def checked(tables: dict[str, Any], folder: str = "") -> tuple[TaskSpec | None, 
     """The spec, where nothing is wrong with it, and what is."""
     problems: list[str] = []
     parts: dict[str, Any] = {}
+    every = {**TABLES, **OF_STUDIES}
     for name in tables:
-        if name not in TABLES:
-            problems.append(f"[{name}] is no table of a spec{nearest(name, TABLES)}")
-    for name, schema in TABLES.items():
+        if name not in every:
+            problems.append(f"[{name}] is no table of a spec{nearest(name, every)}")
+    for name, schema in every.items():
+        if name in OF_STUDIES and name not in tables:
+            continue
         given = tables.get(name, {})
         if not isinstance(given, dict):
             problems.append(f"[{name}] must be a table")
@@ -305,9 +371,9 @@ def check_table(name: str, schema: type, given: dict[str, Any], problems: list[s
             problems.append(
                 f"[{name}] {word} = {wrong[0]!r} is none of {known}{nearest(wrong[0], facts['choices'])}"
             )
-        elif isinstance(value, (int, float)) and not in_range(value, facts):
+        elif outside := [v for v in several(value) if isinstance(v, (int, float)) and not in_range(v, facts)]:
             problems.append(
-                f"[{name}] {word} = {value!r} must lie from {facts['low']} to {facts['high'] or 'any'}"
+                f"[{name}] {word} = {outside[0]!r} must lie from {facts['low']} to {facts['high'] or 'any'}"
             )
         else:
             values[word] = value
@@ -328,6 +394,8 @@ TYPES = {
     "float | None": "a number",
     "float | str": "a number, or a text in quotes",
     "tuple[float, ...]": "a list of numbers",
+    "tuple[int, ...]": "a list of whole numbers",
+    "dict[str, str] | None": "a table of texts in quotes",
     "tuple[str, ...]": "a list of texts in quotes",
     "str | dict[str, float]": "a text in quotes, or a table of numbers",
 }
@@ -342,7 +410,7 @@ def convert(value: Any, kind: Any) -> Any:
             items = [convert(v, typing.get_args(option)[0]) for v in value]
             return WRONG if WRONG in items else tuple(items)
         if origin is dict and isinstance(value, dict):
-            items = {str(k): convert(v, float) for k, v in value.items()}
+            items = {str(k): convert(v, typing.get_args(option)[1]) for k, v in value.items()}
             return WRONG if WRONG in items.values() else items
         if option is bool and isinstance(value, bool):
             return value

@@ -17,7 +17,19 @@ from .test_kernels import OWN
 from .test_run import finished, task, texts, weights, write  # noqa: F401  fixtures
 
 ROOT = Path(__file__).parent.parent
-VERBS = ("run", "check", "init", "predict", "embed", "verify", "fill", "pretrain", "weights", "bench")
+VERBS = (
+    "run",
+    "check",
+    "init",
+    "predict",
+    "estimate",
+    "embed",
+    "verify",
+    "fill",
+    "pretrain",
+    "weights",
+    "bench",
+)
 
 
 def minibert_says(*words, cwd=None, **environment):

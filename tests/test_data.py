@@ -16,7 +16,7 @@ from minibert.data import class_weights, fold_splits, load_splits, tables
 from minibert.data.parts import Pool
 from minibert.data.splits import deal_folds, take_rows
 from minibert.data.tables import read_chunks, read_table
-from minibert.errors import DataError, EnvironmentProblem
+from minibert.errors import ConfigError, DataError, EnvironmentProblem
 
 from .helpers import within
 
@@ -783,3 +783,59 @@ def test_a_file_without_header_and_labels_as_numbers(tmp_path):
         load_splits(kind_spec("multilabel", **keys | {"label_names": ["x", "y"]}), tmp_path.joinpath)
     refused(write(tmp_path, "a.jsonl", '{"a": 1}'), "names its columns", columns=["a"])
     refused(tmp_path / "train.tsv", "3 fields, the header 2", columns=["a", "b"])
+
+
+def test_fields_beyond_the_columns_named_are_left_out_where_the_spec_says_so(tmp_path):
+    """As STS-B is: seven fields or nine, and quotes that are text."""
+    rows = ['g\t1\tsays "no\tb', "g\t2\tc\td\tmore\tand more", 'g\t3\t"e" f"\tg']
+    path = write(tmp_path, "pairs.csv", "\n".join(rows) + "\n")
+    names = ["genre", "score", "one", "two"]
+    table = read_table(path, separator="\t", columns=[*names, "..."])
+    assert list(table.frame.columns) == names and len(table.frame) == 3
+    assert table.frame["one"].tolist() == ['says "no', "c", '"e" f"'] and table.frame["two"][1] == "d"
+    assert any("1 rows have more than the 4 columns named" in note for note in table.notes)
+    plain = write(tmp_path, "plain.csv", "g\t2\tc\td\tmore\tand more\ng\t1\ta\tb\n")
+    refused(plain, "6 fields, the header 4", separator="\t", columns=names)
+    refused(plain, "4 fields, the header 5", separator="\t", columns=[*names, "five", "..."])
+
+
+def lines(folder, texts, labels, prefix="train"):
+    write(folder, f"{prefix}_labels.txt", labels)
+    return write(folder, f"{prefix}_text.txt", texts)
+
+
+def test_a_text_a_line_and_its_label_in_a_file_beside_it(tmp_path):
+    """A line ends at a line feed alone: at none of the marks that str.splitlines() takes for its end."""
+    path = lines(tmp_path, 'one\u2028line\nsay "no", a\x85b\n\nlast', "0\n1\n0\n1\n")
+    table = read_table(path)
+    assert table.frame["text"].tolist() == ["one\u2028line", 'say "no", a\x85b', "", "last"]
+    assert table.frame["label"].tolist() == ["0", "1", "0", "1"] and table.lines.tolist() == [1, 2, 3, 4]
+    assert any("read from train_labels.txt" in note for note in table.notes)
+    other = read_table(lines(tmp_path, 'one\u2028line\nsay "no", a\x85b\n\nlast', "0\n1\n1\n1\n"))
+    assert other.sha256 != table.sha256  # of both files
+    assert read_table(lines(tmp_path, "a\r\nb\r\n", "x\r\ny\r\n")).frame.values.tolist() == [
+        ["a", "x"],
+        ["b", "y"],
+    ]
+    refused(lines(tmp_path, "a\nb\n", "0\n"), "2 lines, train_labels.txt 1")
+    (tmp_path / "train_labels.txt").unlink()
+    refused(path, "does not say what stands between")
+
+
+def test_rows_that_the_spec_leaves_out(tmp_path):
+    labels = "ab" * 20
+    ids = [f"{'mystery' if i % 4 == 1 else 'real'}-{i}" for i in range(40)]
+    splits = split(tmp_path, labels, columns={"ID": ids}, leave_out={"ID": "mystery"})
+    rows = np.concatenate([part.rows for part in parts_of(splits)])
+    assert sorted(rows) == [i for i in range(40) if i % 4 != 1]
+    assert any('10 rows with "mystery" in ID left out: row 1 (line 3)' in note for note in splits.notes)
+    fails(
+        'no column "Id" ([data] leave_out)',
+        split,
+        tmp_path,
+        labels,
+        columns={"ID": ids},
+        leave_out={"Id": "m"},
+    )
+    with pytest.raises(ConfigError, match="leave_out = .* must be a table of texts"):
+        task(source="a.csv", split=[0.5, 0.25, 0.25], leave_out={"ID": 3})

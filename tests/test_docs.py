@@ -36,8 +36,11 @@ def test_the_hour_names_many_symbols():
     [
         "docs/hour.md",
         "docs/several.md",
+        "docs/estimates.md",
+        "docs/study.md",
         "docs/training.md",
         "docs/kernels.md",
+        "docs/python.md",
         "README.md",
         "CONTRIBUTING.md",
     ],
@@ -62,7 +65,19 @@ def commands(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/hour.md", "docs/several.md", "docs/training.md", "docs/kernels.md"]
+    "page",
+    [
+        "README.md",
+        "docs/hour.md",
+        "docs/several.md",
+        "docs/estimates.md",
+        "docs/study.md",
+        "docs/training.md",
+        "docs/kernels.md",
+        "docs/python.md",
+        "docs/training.md",
+        "docs/kernels.md",
+    ],
 )
 def test_every_command_shown_is_one_that_the_program_has(page):
     from typer.main import get_command

@@ -305,3 +305,25 @@ def test_parquet_with_a_name_twice_is_refused(finished, tmp_path):  # noqa: F811
     pyarrow.parquet.write_table(twice, tmp_path / "a.parquet")
     with pytest.raises(DataError, match="more than one column"):
         predict.predict_file(str(finished), tmp_path / "a.parquet", tmp_path / "out.csv")
+
+
+def test_what_a_run_masks_is_masked_in_what_it_predicts(finished, tmp_path):  # noqa: F811
+    """... in the model's input and in the output; the run's other columns and its label column as there."""
+    shutil.copytree(finished, tmp_path / "run")
+    spec = (tmp_path / "run" / "spec.toml").read_text("utf-8")
+    (tmp_path / "run" / "spec.toml").write_text(
+        spec.replace("[data]", '[data]\nmask = ["email", "phone"]'), "utf-8"
+    )
+    rows = [("wheat corn a@b.org", "call 0171 1234567", "c@d.org"), ("loan rate", "x", "y")]
+    path = write(tmp_path / "new.csv", rows, ("text", "other", "topic"))
+    predict.predict_file(str(tmp_path / "run"), path, tmp_path / "out.csv")
+    found = answers(tmp_path / "out.csv")
+    assert found["text"].tolist() == ["wheat corn [email]", "loan rate"]
+    assert found["other"].tolist() == ["call [phone]", "x"] and found["topic"].tolist() == ["c@d.org", "y"]
+    predict.predict_file(str(tmp_path / "run"), path, tmp_path / "label.csv", column="topic")
+    assert answers(tmp_path / "label.csv")["topic"].tolist() == ["[email]", "y"]
+    model = minibert.load(finished)
+    assert found["label"].tolist() == model.predict(["wheat corn [email]", "loan rate"])["label"].tolist()
+    assert found["tokens"].tolist() == [
+        str(n) for n in model.predict(["wheat corn [email]", "loan rate"])["tokens"]
+    ]

@@ -629,3 +629,22 @@ def test_a_report_of_words_says_what_a_stopped_run_lacks(tmp_path):
     text = (folder / "spec.toml").read_text(encoding="utf-8")
     (folder / "spec.toml").write_text(text + '[train]\nmetric = "entity_f1"\n', encoding="utf-8")
     assert "There are no test scores" in Page(report.write(folder)).text
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_a_report_without_texts_shows_answers_and_rows(tmp_path, kind):
+    folder = fake_run.write_run(tmp_path / "run", kind, n=200)
+    spec, text = (folder / "spec.toml"), "Text" if kind == "classification" else "text_long"
+    spec.write_text(spec.read_text("utf-8").replace("[data]", "[data]\nkeep_texts = false"), "utf-8")
+    with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        del row[text]
+    with open(folder / "predictions.csv", "w", encoding="utf-8", newline="") as file:
+        out = csv.DictWriter(file, rows[0])
+        out.writeheader()
+        out.writerows(rows)
+    page = report.write(folder).read_text("utf-8")
+    found = read.answers(read.read_run(folder))
+    assert len(found.mistakes) > 5 and not any(one.text for one in found.mistakes)
+    assert "No text stands here" in page and "(empty)" not in page and found.mistakes[0].row in page

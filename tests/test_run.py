@@ -275,8 +275,11 @@ def test_a_run_in_bfloat16_says_what_that_means_here(weights, tmp_path, capsys):
 def test_a_run_leaves_every_file_named(finished):
     names = {p.name for p in finished.iterdir()}
     assert names == {"metrics.json", "history.jsonl", "predictions.csv", "baseline.csv", "report.html", "spec.toml",
-                     "environment.json", "data.json", "diagnosis.json", "status.json", "model"}  # fmt: skip
+                     "environment.json", "data.json", "diagnosis.json", "status.json", "methods.md", "model"}  # fmt: skip
     assert read(finished, "status.json")["status"] == "completed"
+    accuracy = f"{read(finished, 'metrics.json')['test']['accuracy']['value']:.3f}"
+    for prose in (finished / "methods.md", finished / "model" / "README.md"):
+        assert accuracy in prose.read_text(encoding="utf-8")
 
 
 def test_scores_and_predictions_agree(finished):
@@ -804,3 +807,30 @@ def test_what_learns_is_checked_first(weights, tmp_path, train, said):
     with pytest.raises(ConfigError, match=said):
         run(task(tmp_path, weights, train=train), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_no_file_of_a_run_holds_what_was_masked_or_kept_out(weights, tmp_path, keep):
+    """Addresses nowhere, whatever column they stood in; without texts no word of one, and no other column either."""
+    one = task(tmp_path, weights, train={"epochs": 1, "checkpoint_steps": 1},
+               data={"mask": ["email", "name"], "keep_texts": keep})  # fmt: skip
+    for name in ("train", "test"):
+        path = tmp_path / f"{name}.csv"
+        frame = pd.read_csv(path, dtype=str)
+        frame["text"] = [f"zebra {text} from anna{i}@example.org" for i, text in enumerate(frame["text"])]
+        frame["by"] = [f"@writer{i} okapi" for i in range(len(frame))]
+        frame.loc[1, "text"] = frame.loc[0, "text"]  # under two labels, which the report says with the text
+        frame.to_csv(path, index=False)
+    assert run(one, tmp_path / "out").status == "completed"
+    for path in (p for p in (tmp_path / "out").rglob("*") if p.is_file()):
+        said = path.read_bytes()
+        assert b"@example" not in said and b"@writer" not in said, path
+        assert (b"zebra" in said) == (
+            keep and path.name in ("predictions.csv", "report.html", "data.json")
+        ), path
+    notes = " ".join(read(tmp_path / "out", "data.json")["notes"])
+    assert 'masked in "text": 90 e-mail addresses' in notes and 'masked in "by": 45 @names' in notes
+    kept = pd.read_csv(tmp_path / "out" / "predictions.csv", dtype=str)
+    assert len(kept) == 45 and ("okapi" in " ".join(kept.get("by", ""))) == keep
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert ("[email]" in page) and ("No text stands here" in page) == (not keep)

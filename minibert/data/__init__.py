@@ -6,8 +6,8 @@ check.py says what is wrong with a table before training; propose.py writes a sp
 """
 
 from .parts import Part, Splits
-from .splits import class_weights, fold_splits, load_splits
-from .tables import Table, read_chunks, read_table
+from .splits import class_weights, fold_splits, further_part, load_splits, without_test
+from .tables import Table, from_frame, read_chunks, read_table
 
 __all__ = [
     "Part",
@@ -15,7 +15,10 @@ __all__ = [
     "Table",
     "class_weights",
     "fold_splits",
+    "from_frame",
+    "further_part",
     "load_splits",
     "read_chunks",
     "read_table",
+    "without_test",
 ]

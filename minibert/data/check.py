@@ -21,6 +21,7 @@ from ..kinds import KINDS, each_label, words_of
 from ..spec import Data, TaskSpec, Weights, chosen_metric
 from .findings import Findings, Grid
 from .looks import QUANTILES, look_at_parts, quantiles
+from .mask import mask, masked
 from .parts import (
     Part,
     Splits,
@@ -31,6 +32,7 @@ from .parts import (
     number,
     places,
     repeated,
+    unwanted,
     without_label,
 )
 from .propose import by_looks, describe, group_columns, headless, label_columns, tag_column, text_column
@@ -56,10 +58,11 @@ def check_spec(spec: TaskSpec, locate: Callable[[str], Path], opener: Opener | N
 
     The tokenizer comes last and may be missing: the data can be looked at without it.
     """
-    d, found, tables, failed = spec.data, Findings(spec.task.name), {}, []
+    d, found = spec.data, Findings(spec.task.name, quotes=spec.data.keep_texts)
+    tables, failed = {}, []
     for key, word in source_words(spec).items():
         try:
-            table = open_anyway(found, locate(word), **form(spec))
+            table = masked(spec, open_anyway(found, locate(word), **form(spec)))
             for name in ("text", "pair", "label", "group", "split_column"):
                 wanted = name in ("text", "label") or getattr(d, name)
                 if wanted and not (name == "split_column" and key != "source"):
@@ -89,6 +92,7 @@ def check_spec(spec: TaskSpec, locate: Callable[[str], Path], opener: Opener | N
     parts = [splits.train, splits.validation, splits.test] if splits else raw_parts(spec, tables)
     look_at_parts(found, parts, spec.task.kind)
     look_at_tokens(found, parts, opener, spec.model, kind_of(spec).words)
+    found.rows[:] = [row._replace(sentence=mask(row.sentence, d.mask)) for row in found.rows]
     return found
 
 
@@ -172,7 +176,10 @@ def loose_targets(kind: str, d: Data, cells: np.ndarray) -> np.ndarray:
 
 def audit(spec: TaskSpec, splits: Splits) -> Findings:
     """Look at parts that a run has made already."""
-    found, parts = Findings("data"), [splits.train, splits.validation, splits.test]
+    found, parts = (
+        Findings("data", quotes=spec.data.keep_texts),
+        [splits.train, splits.validation, splits.test],
+    )
     look_at_parts(found, parts, spec.task.kind)
     return found
 
@@ -216,18 +223,23 @@ def look_at_cells(found: Findings, spec: TaskSpec, table: Table) -> dict[str, st
     """Empty and unusable cells of one table; returns the policies under which a split can still be made."""
     d, relaxed = spec.data, {}
     count_rows(found, table)
+    notes: list[str] = []
+    out = unwanted(spec, table, notes)
+    for note in notes:
+        found.add("texts", "info", note)
     empty = blank(column(table, d.text, "text")) | (blank(column(table, d.pair, "pair")) if d.pair else False)
+    empty &= ~out
     labels = column(table, d.label, "label")
-    unlabelled = without_label(spec, labels) & ~empty
+    unlabelled = without_label(spec, labels) & ~empty & ~out
     if tell(found, "texts", table, empty, "without text", "empty", d.empty):
         relaxed["empty"] = "drop"
     if tell(found, "labels", table, unlabelled, "without label", "missing_label", d.missing_label):
         relaxed["missing_label"] = "drop"
     if not kind_of(spec).labels:
-        no_numbers(found, table, d.label, np.where(empty, "", labels), d.decimal)
+        no_numbers(found, table, d.label, np.where(empty | out, "", labels), d.decimal)
     if d.duplicates == "drop":
         keys = list(zip(column(table, d.text, "text"), column(table, d.pair or d.text, "text")))
-        again = repeated(keys, ~empty & ~unlabelled)
+        again = repeated(keys, ~empty & ~unlabelled & ~out)
         tell(found, "texts", table, again, "with a text that stood before", "duplicates", "drop")
     if d.source and not (d.group or d.split_column or kind_of(spec).words):
         for c in group_columns(describe(table), {d.text, d.pair, d.label}, len(table.frame))[:1]:
@@ -292,7 +304,7 @@ def raw_parts(spec: TaskSpec, tables: dict[str, Table]) -> list[Part]:
         labels = column(table, d.label, "label")
         cells = [column(table, d.text, "text"), pair]
         gone = np.any([blank(c) for c in cells if c is not None], axis=0) | without_label(spec, labels)
-        rows = np.flatnonzero(~gone)
+        rows = np.flatnonzero(~gone & ~unwanted(spec, table, []))
         texts, pairs = (None if c is None else c[rows] for c in cells)
         targets = loose_targets(spec.task.kind, d, labels[rows])
         parts.append(

@@ -36,6 +36,7 @@ class Findings:
     subject: str
     rows: list[Finding] = field(default_factory=list)
     tables: list[Grid] = field(default_factory=list)
+    quotes: bool = True  # whether a sentence may quote a text
 
     @property
     def errors(self) -> int:

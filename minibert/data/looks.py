@@ -106,17 +106,19 @@ def look_at_labels(found: Findings, parts: list[Part], kind: str) -> None:
 
 def look_at_torn(found: Findings, parts: list[Part], kind: str) -> None:
     """Texts that stand under two labels."""
-    given = defaultdict(set)
+    given, stands = defaultdict(set), {}
     for part in parts:
-        for key, label in zip(text_keys(part), part.targets):
+        for key, label, row in zip(text_keys(part), part.targets, part.rows):
             given[key].add(tuple(sorted(label)) if KINDS[kind].none else label)  # a set, in any order
+            stands.setdefault(key, f"that of {part.name}, {part.table.where(int(row))}")
     torn = [(key, sorted(said)) for key, said in given.items() if len(said) > 1]
     if torn:
-        (text, _), said = torn[0]
+        key, said = torn[0]
+        which = excerpt(key[0], 60) if found.quotes else stands[key]
         stand = "text stands" if len(torn) == 1 else "texts stand"
         shown = [one if isinstance(one, str) else " ".join(one) or "none" for one in said]
         found.add("labels", "warning", f"{len(torn):,} {stand} under more than one label, such as "
-                  f"{excerpt(text, 60)}: {'; '.join(shown) if KINDS[kind].many else ', '.join(shown)}.")  # fmt: skip
+                  f"{which}: {'; '.join(shown) if KINDS[kind].many else ', '.join(shown)}.")  # fmt: skip
 
 
 def look_at_sets(found: Findings, parts: list[Part], kind: str) -> None:

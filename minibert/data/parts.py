@@ -19,6 +19,7 @@ from ..counts import spans
 from ..errors import DataError, nearest
 from ..kinds import KINDS, OTHERS, Kind, each_label, has_entities, words_of
 from ..spec import TaskSpec
+from .mask import masked
 from .separated import excerpt
 from .tables import Table
 
@@ -49,13 +50,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Splits:
-    """The three parts, the label order (empty for regression), and what was done, in sentences."""
+    """The three parts, the label order (empty for regression), and what was done, in sentences.
+
+    whole   labelled texts that [train] examples could be drawn from, validation included where it is drawn from them
+    """
 
     train: Part
     validation: Part
     test: Part
     labels: tuple[str, ...]
     notes: tuple[str, ...]
+    whole: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,8 @@ def text_keys(part: Part) -> list[tuple[str, str]]:
     return list(zip(part.texts, part.pairs or [""] * len(part)))
 
 
-def column(table: Table, name: str, key: str) -> np.ndarray:
-    """(n,) cells of a column; DataError with the nearest name where there is none. `key` is of [data]."""
+def column(table: Table, name: str, key: str, of: str = "data") -> np.ndarray:
+    """(n,) cells of a column; DataError with the nearest name where there is none. `key` is of the spec's table `of`."""
     names = [str(c) for c in table.frame.columns]
     if name in names:
         return table.frame[name].to_numpy(dtype=object)
@@ -104,7 +109,7 @@ def column(table: Table, name: str, key: str) -> np.ndarray:
         if folded(other) == folded(name):
             hint = f'; "{other}" differs only in case, spaces or Unicode form.'
     shown = ", ".join(f'"{n}"' for n in names[:30]) + (f" and {len(names) - 30} more" if names[30:] else "")
-    raise DataError(f'{table.path} has no column "{name}" ([data] {key}){hint}', f"Its columns: {shown}.")
+    raise DataError(f'{table.path} has no column "{name}" ([{of}] {key}){hint}', f"Its columns: {shown}.")
 
 
 def folded(word: str) -> str:
@@ -113,8 +118,8 @@ def folded(word: str) -> str:
 
 
 def usable_pools(spec: TaskSpec, tables: dict[str, Table], notes: list[str]) -> dict[str, Pool]:
-    """The usable rows of each table; a label column that can't be one is refused."""
-    pools = {key: usable(spec, table, notes) for key, table in tables.items()}
+    """The usable rows of each table, masked; a label column that can't be one is refused."""
+    pools = {key: usable(spec, masked(spec, table), notes) for key, table in tables.items()}
     check_label_column(spec, pools.get("train") or pools["source"])
     return pools
 
@@ -125,8 +130,9 @@ def usable(spec: TaskSpec, table: Table, notes: list[str]) -> Pool:
     notes.extend(table.notes)
     keys = ["text", "label", *(key for key in ("pair", "group") if getattr(d, key))]
     cells = {key: column(table, getattr(d, key), key) for key in keys}
-    empty = blank(cells["text"]) | (blank(cells["pair"]) if d.pair else False)
-    keep = ~left_out(table, empty, d.empty, "without text", "empty", notes)
+    keep = ~unwanted(spec, table, notes)
+    empty = (blank(cells["text"]) | (blank(cells["pair"]) if d.pair else False)) & keep
+    keep &= ~left_out(table, empty, d.empty, "without text", "empty", notes)
     unlabelled = without_label(spec, cells["label"]) & keep
     keep &= ~left_out(table, unlabelled, d.missing_label, "without label", "missing_label", notes)
     if d.duplicates == "drop":
@@ -147,6 +153,18 @@ def usable(spec: TaskSpec, table: Table, notes: list[str]) -> Pool:
     return Pool(
         picked["text"], picked.get("pair"), targets, picked.get("group"), rows.astype(np.int64), table
     )
+
+
+def unwanted(spec: TaskSpec, table: Table, notes: list[str]) -> np.ndarray:
+    """(n,) bool: rows that [data] leave_out names, as its word stands in the cell of its column."""
+    out = np.zeros(len(table.frame), bool)
+    for name, word in (spec.data.leave_out or {}).items():
+        found = np.array([word in cell for cell in column(table, name, "leave_out")], bool)
+        if found.any():
+            notes.append(f'{Path(table.path).name}: {count_of(found.sum())} with "{word}" in {name} left out: '
+                         f"{places(table, np.flatnonzero(found))}.")  # fmt: skip
+        out |= found
+    return out
 
 
 def blank(cells: np.ndarray) -> np.ndarray:

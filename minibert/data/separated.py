@@ -34,6 +34,8 @@ MARKS = {
 # What Excel reads as an order, not as data, where it is a file's first line.
 EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?', re.I)
 
+REST = "..."  # after the last of the names that are given: some rows have more fields, which are left out
+
 # The second and third line of Orange's .tab files: types, then roles.
 ORANGE_TYPE = re.compile(r"d|discrete|c|continuous|s|string|t|time", re.I)
 ORANGE_ROLE = re.compile(r"((class|meta|m|i|ignore|weight|w|[\w.-]+=\S*)(\s+|$))*", re.I)
@@ -149,13 +151,14 @@ def text_rows(
     `lines` opens the text anew at each call, so that a file larger than memory can be read too.
     """
     notes, quoting = [], csv.QUOTE_MINIMAL
-    if separator == "\t" and quotes_are_text(lines, path):
+    columns, rest = [name for name in columns if name != REST], REST in columns
+    if separator == "\t" and quotes_are_text(lines, path, len(columns) if rest else 0):
         quoting = csv.QUOTE_NONE
         notes.append(
             f'{path.name}: a " is part of the text here, as the rows do not come whole with quoting.'
         )
     found = records(lines(), separator, path, quoting)
-    names = list(columns) or next((fields for _, fields in found if fields), None)
+    names = columns or next((fields for _, fields in found if fields), None)
     if stated := excel_separator(next(iter(lines()), "")):
         notes.append(f'{path.name}: its first line, "sep={stated}", is a word to Excel and was left out.')
         names = next((fields for _, fields in found if fields), None)
@@ -192,6 +195,9 @@ def from_text(text: str, separator: str, path: Path, columns: Sequence[str] = ()
         rows = list(found)
     except DataError as problem:
         raise other_separator(text, separator, "quotes that don't pair", path) or problem from None
+    if REST in columns and (longer := sum(len(fields) > len(names) for _, fields in rows)):
+        rows = [(line, fields[: len(names)]) for line, fields in rows]
+        notes += (f"{path.name}: {longer:,} rows have more than the {len(names)} columns named, left out.",)
     check_widths(names, rows, text, separator, path)
     return names, [fields for _, fields in rows], [line for line, _ in rows], notes
 
@@ -212,11 +218,11 @@ def is_blank_line(fields: list[str], width: int) -> bool:
     return not fields or (width > 1 and len(fields) == 1 and not fields[0].strip())
 
 
-def quotes_are_text(lines: Callable[[], Iterable[str]], path: Path) -> bool:
+def quotes_are_text(lines: Callable[[], Iterable[str]], path: Path, least: int = 0) -> bool:
     """Whether a tab-separated file was written without quoting, as many corpora are.
 
-    So it is where each line has the header's number of fields by itself, while quoting fails or joins
-    lines. Read with quoting, such files lose rows and nobody notices: STS-B 240 of its 5,749.
+    So it is where each line has the header's number of fields by itself, or `least` and perhaps more, while
+    quoting fails or joins lines. Read with quoting, such files lose rows and nobody notices: STS-B 240 of its 5,749.
     """
     if not any('"' in line for line in lines()):
         return False
@@ -225,7 +231,8 @@ def quotes_are_text(lines: Callable[[], Iterable[str]], path: Path) -> bool:
         quoted = sum(bool(fields) for _, fields in records(lines(), "\t", path))
     except DataError:
         quoted = -1
-    return len(widths) == 1 and widths.total() != quoted
+    whole = min(widths) >= least if least else len(widths) == 1
+    return whole and widths.total() != quoted
 
 
 def is_orange(rows: list[list[str]], width: int) -> bool:

@@ -16,6 +16,7 @@ stream of numbers a purpose, so that drawing fewer examples does not move the te
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -28,7 +29,9 @@ import numpy as np
 from ..errors import DataError, nearest
 from ..kinds import each_label
 from ..spec import TaskSpec
+from .mask import mask
 from .parts import (
+    Part,
     Pool,
     Splits,
     column,
@@ -49,19 +52,25 @@ PART_WORDS = {
 }  # fmt: skip
 WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 STREAMS = {"test": 1, "examples": 2, "validation": 3, "folds": 4}
+Tables = dict[str, Table]  # by their key in [data]
 
 
-def load_splits(spec: TaskSpec, locate: Callable[[str], Path]) -> Splits:
-    """Read the tables of a spec and split them; `locate` turns a source word of it into a path."""
-    return make_splits(spec, read_tables(spec, locate))
+def load_splits(spec: TaskSpec, locate: Callable[[str], Path], tables: Tables | None = None) -> Splits:
+    """Read the tables of a spec and split them; `locate` turns a source word of it into a path.
+
+    `tables`: those of the spec, where they are in memory already.
+    """
+    return make_splits(spec, tables or read_tables(spec, locate))
 
 
-def fold_splits(spec: TaskSpec, locate: Callable[[str], Path]) -> Iterator[Splits]:
+def fold_splits(
+    spec: TaskSpec, locate: Callable[[str], Path], tables: Tables | None = None
+) -> Iterator[Splits]:
     """One Splits a fold: every usable row of [data] source is tested in exactly one.
 
     A class with one example is tested in a fold whose training rows lack it: [data] unseen decides.
     """
-    return make_folds(spec, read_tables(spec, locate))
+    return make_folds(spec, tables or read_tables(spec, locate))
 
 
 def make_folds(spec: TaskSpec, tables: dict[str, Table]) -> Iterator[Splits]:
@@ -79,25 +88,45 @@ def make_folds(spec: TaskSpec, tables: dict[str, Table]) -> Iterator[Splits]:
         yield finish(spec, pool.pick(fold != i), pools.get("validation"), pool.pick(fold == i), here, i)
 
 
-def read_tables(spec: TaskSpec, locate: Callable[[str], Path]) -> dict[str, Table]:
+def read_tables(spec: TaskSpec, locate: Callable[[str], Path]) -> Tables:
     """The spec's tables by their key in [data]; a file that serves as two parts is refused."""
-    tables: dict[str, Table] = {}
-    for key, word in source_words(spec).items():
-        table = read_table(locate(word), **form(spec))
-        for other, before in tables.items():
-            if before.sha256 == table.sha256:
-                raise DataError(
-                    f"[data] {other} and {key} are the same file: {table.path}.",
-                    "A score on texts that a model was trained or chosen on means nothing: name another.",
-                )
-        tables[key] = table
+    tables = {key: open_table(spec, locate(word)) for key, word in source_words(spec).items()}
+    check_different(tables)
     return tables
+
+
+def open_table(spec: TaskSpec, path: Path) -> Table:
+    """A table, or the DataError that says what is wrong with it, in which cells are quoted as [data] mask wants."""
+    try:
+        return read_table(path, **form(spec))
+    except DataError as problem:
+        parts = problem.message.split(str(path))  # the name of the file is no cell
+        message = str(path).join(mask(part, spec.data.mask) for part in parts)
+        raise DataError(message, problem.fix) from None
+
+
+def check_different(tables: Tables) -> None:
+    """Refuse a table that serves as two parts."""
+    for (one, first), (other, second) in itertools.combinations(tables.items(), 2):
+        if first.sha256 == second.sha256:
+            raise DataError(
+                f"[data] {one} and {other} are the same file or frame: {second.path}.",
+                "A score on texts that a model was trained or chosen on means nothing: name another.",
+            )
 
 
 def form(spec: TaskSpec) -> dict[str, Any]:
     """What a file can't say of itself, as read_table takes it."""
     d = spec.data
     return {"separator": d.separator, "encoding": d.encoding, "sheet": d.sheet, "columns": d.columns}
+
+
+def further_part(
+    spec: TaskSpec, word: str, locate: Callable[[str], Path], labels: tuple[str, ...], notes: list[str]
+) -> Part:
+    """Another table with the spec's columns as a part to be answered: `word` is its name or path, and the part's."""
+    pool = usable_pools(spec, {"train": open_table(spec, locate(word))}, notes)["train"]
+    return without_unseen(spec, pool, labels, word, notes).part(word)
 
 
 def source_words(spec: TaskSpec) -> dict[str, str]:
@@ -129,11 +158,18 @@ def make_splits(spec: TaskSpec, tables: dict[str, Table]) -> Splits:
     return finish(spec, train, validation, test, notes)
 
 
+def without_test(spec: TaskSpec, table: Table) -> Splits:
+    """Training and validation rows of one table, [data] train; the test part has none."""
+    notes: list[str] = []
+    pool = usable_pools(spec, {"train": table}, notes)["train"]
+    return finish(spec, pool, None, pool.pick(np.zeros(len(pool), bool)), notes)
+
+
 def finish(
     spec: TaskSpec, train: Pool, validation: Pool | None, test: Pool, notes: list[str], fold: int = 0
 ) -> Splits:
     """From the training rows (validation still in them, if None) and test rows to checked Splits."""
-    d, labels = spec.data, ()
+    d, labels, whole = spec.data, (), len(train)
     if spec.train.examples:
         train = draw(spec, train, notes, fold)
     if validation is None:
@@ -162,7 +198,7 @@ def finish(
         if shared:
             notes.append(f"{count_of(shared)} of {part.name}: the same text stands in train.")
     notes.append(", ".join(f"{part.name} {len(part):,}" for part in parts) + " rows.")
-    return Splits(*parts, labels, tuple(dict.fromkeys(notes)))
+    return Splits(*parts, labels, tuple(dict.fromkeys(notes)), whole)
 
 
 def stream(spec: TaskSpec, purpose: str, fold: int = 0) -> np.random.Generator:

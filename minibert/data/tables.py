@@ -1,11 +1,11 @@
-"""A file in, a table of strings out: CSV, TSV, .tab, CoNLL, JSONL, Parquet and .xlsx, gzip around the text ones.
+"""A file in, a table of strings out: CSV, TSV, .tab, CoNLL, JSONL, Parquet, .xlsx, texts and labels line by line.
 
 In:  a path, and what the file can't say of itself: separator, encoding, sheet.
 Out: Table(frame, path, sha256, lines, notes). Every cell is the string that the file holds: "01" stays
      "01", "NA" and "null" are words. Nothing is guessed in silence: a file that reads only under another
      separator or encoding is refused, with the key of [data] that opens it.
 
-How a kind of file is read stands in separated.py, conll.py and typed.py.
+gzip may be around those of text. How a kind of file is read stands in separated.py, conll.py, beside.py and typed.py.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError, nearest
+from .beside import from_lines, labels_beside
 from .conll import conll_rows, from_conll
 from .separated import (
     decode,
@@ -36,7 +37,7 @@ from .separated import (
     guess_separator,
     text_chunk_rows,
 )
-from .typed import MOST_BYTES, from_jsonl, from_parquet, from_xlsx, jsonl_rows
+from .typed import MOST_BYTES, from_jsonl, from_parquet, from_xlsx, jsonl_rows, spelled
 
 LARGE = 64 << 20  # bytes from which a file is streamed where rows are wanted in pieces
 FITS = 512 << 20  # bytes up to which a faulty one is read whole after all, for the better message
@@ -99,11 +100,13 @@ def read_table(
     """Read a table of n rows; raise DataError with the place in the file where that is impossible.
 
     `separator` is by the name if absent (.csv comma, .tsv and .tab tab); `sheet` is for .xlsx.
-    `columns` are the names where the file has no line that says them.
+    `columns` are the names where the file has no line that says them; after the last, "..." stands for fields
+    that some rows have beyond these, which are left out.
     `errors="replace"` puts U+FFFD where bytes do not decode, for looking at a damaged file.
     """
     path, kind, usual = known_format(path)
     separator = plain_separator(separator) or usual
+    kind = "text" if kind == "lines" and separator else kind  # with columns it is no file of bare lines
     if sheet and kind != "xlsx":
         raise DataError(f"{path} has no sheets.", "[data] sheet is for .xlsx files: leave it out.")
     if columns and kind != "text":
@@ -122,6 +125,12 @@ def read_table(
         read = from_jsonl(decode(data, encoding, errors, path), path)
     elif kind == "conll":
         read = from_conll(decode(data, encoding, errors, path), path)
+    elif kind == "lines":
+        beside = labels_beside(path)
+        labels, other = contents(beside)
+        digest = hashlib.sha256(f"{digest} {other}".encode()).hexdigest()  # of both
+        texts = [decode(held, encoding, errors, file) for held, file in ((data, path), (labels, beside))]
+        read = from_lines(*texts, path, beside)
     else:
         read = from_parquet(data, path) if kind == "parquet" else from_xlsx(data, sheet, path)
     names, rows, lines, notes = read
@@ -199,7 +208,7 @@ def known_format(path: Path | str) -> tuple[Path, str, str]:
     if suffix in REFUSED:
         raise DataError(f"{path} can't be read as a table: {REFUSED[suffix]}.")
     kind, usual = FORMATS.get(suffix, ("text", ""))
-    return path, kind, usual
+    return path, "lines" if labels_beside(path) else kind, usual
 
 
 def contents_start(path: Path, size: int = 1 << 20) -> bytes:
@@ -230,7 +239,7 @@ def contents(path: Path, kind: str = "text") -> tuple[bytes, str]:
             )
     start = data[:64].lstrip().lower()
     for mark, words in FOREIGN.items():
-        if kind in ("text", *LINES) and (data.startswith(mark) or start.startswith(mark)):
+        if kind in ("text", "lines", *LINES) and (data.startswith(mark) or start.startswith(mark)):
             raise DataError(f"{path} is {words}.")
     if data[257:262] == b"ustar":
         raise DataError(f"{path} is a tar archive: unpack it first.")
@@ -274,3 +283,16 @@ def free_name(name: str, taken: Iterable[str]) -> str:
     while name in taken:
         name = f"predicted_{name}"
     return name
+
+
+def from_frame(frame: pd.DataFrame, name: str = "the DataFrame") -> Table:
+    """A DataFrame as a table: every cell the string that a file would hold. `name` stands in messages."""
+    if not len(frame):
+        raise DataError(f"{name} has no rows.", "A table needs at least one row of data.")
+    names = [str(column) for column in frame.columns]
+    check_names(names, Path(name))
+    whole = frame.astype(object).where(frame.notna(), None)
+    cells = {n: [spelled(v) for v in whole.iloc[:, i].tolist()] for i, n in enumerate(names)}
+    made = pd.DataFrame(cells, columns=pd.Index(names, dtype=object), dtype=object)
+    digest = hashlib.sha256(made.to_csv(index=False).encode("utf-8", "surrogatepass")).hexdigest()
+    return Table(made, name, digest)

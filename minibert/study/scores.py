@@ -1,0 +1,426 @@
+"""From stored answers to what the page says: choices written down, labels read, everything scored at once.
+
+In:  a Plan, the methods' names, the study's folder.   Out: what study.json holds beside how the study went.
+
+Here alone the labels of the test part are read, and only after `Ledger.open` has written what was chosen.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import answers, catalogue, data, metrics
+from ..data import Part, Splits
+from ..data.splits import label_order
+from ..data.tables import read_table
+from ..folder import ANSWERS, read_json
+from ..kinds import KINDS, metrics_of
+from . import compare, human, store, written
+from .choose import best_run, cells_of, choices, folders, role, title
+from .compare import Replicate
+from .looked import looked_at
+from .plan import Cell, Plan
+from .seal import Ledger
+
+NOT_PAIRED = dict.fromkeys(
+    ("value", "low", "high", "p_bootstrap", "p_randomisation")
+)  # no cell that both answered
+SHOWN = 6  # texts on which the two differ, each way
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Everything that was answered, beside the truth. `labels`: all that any contestant knows."""
+
+    plan: Plan
+    out: Path
+    methods: tuple[str, ...]
+    metric: str
+    read: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @functools.cached_property
+    def labels(self) -> tuple[str, ...]:
+        """In the order of the page."""
+        found = [facts["labels"] for p in self.out.glob("*/*/n-*/split-*") if (facts := store.facts_of(p))]
+        return label_order({label for labels in found for label in labels}) if any(found) else ()
+
+    @functools.cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """Of the kind, as far as these labels allow."""
+        return metrics_of(self.kind, self.labels)
+
+    @property
+    def kind(self) -> str:
+        """Of the task."""
+        return self.plan.task.task.kind
+
+    @functools.cached_property
+    def everyone(self) -> dict[str, str]:
+        """Each contestant's folder."""
+        return folders(self.plan, list(self.methods))
+
+    def splits(self, cell: Cell) -> Splits:
+        """The parts of a cell, labels and all; read once."""
+        if cell not in self.read:
+            task = self.plan.task_of(cell)
+            self.read[cell] = data.load_splits(task, lambda word: catalogue.locate_data(word, task.folder))
+        return self.read[cell]
+
+    def test(self, cell: Cell) -> Part:
+        """What is tested on in a cell."""
+        return self.splits(cell).test
+
+    def said(self, name: str, cell: Cell) -> store.Said | None:
+        """What a contestant answered to the test part, or None; read once."""
+        folder = self.out / self.everyone[name] / cell.folder
+        if (name, cell) not in self.read and (folder / ANSWERS / "test.npy").is_file():
+            self.read[name, cell] = store.get(folder, self.kind, self.test(cell), "test")
+        return self.read.get((name, cell))
+
+    def replicate(self, name: str, cell: Cell) -> Replicate | None:
+        """Truth and answers of a cell in the form that metrics take."""
+        said, truth = self.said(name, cell), self.test(cell).targets
+        if said is None:
+            return None
+        known = answers.all_labels(self.kind, self.labels, truth) if KINDS[self.kind].many else self.labels
+        pair = (answers.scored(self.kind, one, known) for one in (truth, said.targets))
+        return Replicate(*pair, group=cell.split)
+
+    def replicates(self, name: str, size: int) -> list[Replicate]:
+        """Of all repetitions at one number of texts."""
+        found = (self.replicate(name, cell) for cell in cells_of(self.plan, size))
+        return [one for one in found if one is not None]
+
+    def mean(self, name: str, size: int, metric: str) -> dict[str, Any] | None:
+        """A score over the repetitions, with its interval; None where nothing was answered."""
+        found = self.replicates(name, size)
+        return (
+            compare.mean_score(self.kind, metric, found, num_classes=len(self.labels) or None)
+            if found
+            else None
+        )
+
+    def fact(self, name: str, cell: Cell) -> dict[str, Any]:
+        """answers.json of a cell, with the minutes of the run; {} where there is none."""
+        folder = self.out / self.everyone[name] / cell.folder
+        facts = store.facts_of(folder)
+        return facts and facts | {
+            "minutes": read_json(folder / "environment.json").get("minutes", facts.get("minutes"))
+        }
+
+    def facts(self, name: str, size: int) -> list[dict[str, Any]]:
+        """The same of all repetitions at one number of texts, as far as they answered."""
+        return [found for cell in cells_of(self.plan, size) if (found := self.fact(name, cell))]
+
+    def role(self, name: str) -> str:
+        """What a contestant is to the page."""
+        return role(name)
+
+    def title(self, name: str) -> str:
+        """What it is called there."""
+        return title(self.plan, name)
+
+
+def scored(plan: Plan, methods: list[str], out: Path) -> dict[str, Any]:
+    """Choose, seal, score. The order of these three is the point of this file."""
+    made = choices(plan, methods, out)
+    ledger = Ledger(out)
+    ledger.open(
+        made,
+        [p for folder in folders(plan, methods).values() for p in out.glob(f"{folder}/n-*/*/answers/*.npy")],
+    )
+    s = Scored(plan, out, tuple(methods), made["metric"])
+    last = made["sizes"][-1]
+    best = best_run(plan, out)
+    found = {
+        "metric": s.metric,
+        "metrics": list(s.metrics),
+        "choices": made,
+        "chosen": {
+            "fine_tuned": last["fine_tuned"],
+            "traditional": last["traditional"],
+            "folder": best.relative_to(out).as_posix() if best else None,
+        },
+        "curve": [curve(s, name) for name in s.everyone],
+        "best": {who: best_of(s, made, who) for who in ("fine_tuned", "traditional")},
+        "comparisons": comparisons(s, made),
+        "table": table(s, made),
+        "repeated": repeated(s, made) if plan.study.splits > 1 else None,
+        "differ": differ(s, last),
+        "human": ceiling(s),
+        "transfer": transfer(s, last),
+    }
+    correct_for_number(found)
+    opened = ledger.openings[-1]
+    found["seal"] = {
+        "openings": len(ledger.openings),
+        "at": opened["at"],
+        "choices_sha256": opened["choices_sha256"],
+        "answers": len(opened["answers"]),
+        "problems": ledger.problems(choices(plan, methods, out)),
+    }
+    every = [fact for name in s.everyone for cell in plan.cells() if (fact := s.fact(name, cell))]
+    found["minutes"] = sum(fact["minutes"] or 0 for fact in every)
+    found |= looked_at(s, found)
+    written.summary(s)
+    if best:
+        written.predictions(s, best)
+    return found
+
+
+def point(s: Scored, name: str, size: int) -> dict[str, Any] | None:
+    """A contestant at one number of texts, on the metric that chooses."""
+    found, facts = s.mean(name, size, s.metric), s.facts(name, size)
+    if found is None:
+        return None
+    known = [one["validation"].get(s.metric) for one in facts]
+    return {
+        "size": size,
+        **{key: found[key] for key in ("value", "low", "high", "n")},
+        "runs": len(facts),
+        "validation": average(known),
+        "minutes": average(one["minutes"] for one in facts),
+        "learned_from": facts[0].get("learned_from"),
+    }
+
+
+def average(values: Any) -> float | None:
+    """The mean of what is known."""
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
+
+
+def curve(s: Scored, name: str) -> dict[str, Any]:
+    """A contestant over the numbers of texts."""
+    points = [found for size in s.plan.sizes if (found := point(s, name, size))]
+    return {"name": name, "title": s.title(name), "role": s.role(name), "points": points}
+
+
+def best_of(s: Scored, made: dict[str, Any], who: str) -> list[dict[str, Any]]:
+    """The same of whoever was chosen at each number of texts."""
+    chosen = [(one["size"], one[who]) for one in made["sizes"] if one[who]]
+    return [{"name": name, **found} for size, name in chosen if (found := point(s, name, size))]
+
+
+def paired(s: Scored, ours: str, theirs: str, size: int, metric: str) -> dict[str, Any] | None:
+    """Ours less theirs in the cells that both answered."""
+    pairs = [(s.replicate(ours, cell), s.replicate(theirs, cell)) for cell in cells_of(s.plan, size)]
+    both = [pair for pair in pairs if None not in pair]
+    if not both:
+        return None
+    mine, yours = zip(*both)
+    return compare.paired(s.kind, metric, list(mine), list(yours), num_classes=len(s.labels) or None)
+
+
+def comparisons(s: Scored, made: dict[str, Any]) -> list[dict[str, Any]]:
+    """The chosen fine-tuned setting beside the chosen traditional method, at each number of texts."""
+    out = []
+    for one in made["sizes"]:
+        ours, theirs, size = one["fine_tuned"], one["traditional"], one["size"]
+        if not (ours and theirs):
+            continue
+        found = {}
+        for metric in s.metrics:
+            means = {
+                who: s.mean(name, size, metric)["value"] for who, name in (("ours", ours), ("theirs", theirs))
+            }
+            found[metric] = means | (paired(s, ours, theirs, size, metric) or NOT_PAIRED)
+        out.append({"size": size, "ours": ours, "theirs": theirs, "scores": found})
+    return out
+
+
+def table(s: Scored, made: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every contestant with all texts, the best on validation first within its role, beside the chosen setting."""
+    last, rows = made["sizes"][-1], []
+    for name in s.everyone:
+        facts = s.facts(name, last["size"])
+        if not facts:
+            continue
+        against = None
+        if last["fine_tuned"] and name != last["fine_tuned"]:
+            against = paired(s, name, last["fine_tuned"], last["size"], s.metric)
+        rows.append(
+            {
+                "name": name,
+                "title": s.title(name),
+                "role": s.role(name),
+                "validation": last["validation"].get(name),
+                "scores": {metric: s.mean(name, last["size"], metric) for metric in s.metrics},
+                "minutes": average(one["minutes"] for one in facts),
+                "seconds_per_1000": average(
+                    per_thousand(s, one, cell) for one, cell in zip(facts, cells_of(s.plan, last["size"]))
+                ),
+                "against": against,
+            }
+        )
+    return rows
+
+
+def per_thousand(s: Scored, facts: dict[str, Any], cell: Cell) -> float | None:
+    """Seconds to answer a thousand texts."""
+    if "seconds_for_answers" in facts:
+        return 1000 * facts["seconds_for_answers"] / max(facts["answered"], 1)
+    return (
+        1000 * facts["seconds_for_test"] / max(len(s.test(cell)), 1)
+        if facts.get("seconds_for_test")
+        else None
+    )
+
+
+def correct_for_number(found: dict[str, Any]) -> None:
+    """Holm's correction over every comparison of the page on the metric that chooses."""
+    tests = [one["scores"][found["metric"]] for one in found["comparisons"]]
+    tests += [row["against"] for row in found["table"] if row["against"]]
+    known = [one for one in tests if one.get("p_randomisation") is not None]
+    for one, p in zip(known, compare.holm([one["p_randomisation"] for one in known])):
+        one["p_holm"] = p
+    found["tests"] = len(known)
+
+
+def repeated(s: Scored, made: dict[str, Any]) -> list[dict[str, Any]]:
+    """The difference in each split, and an interval over splits that knows how far their training texts overlap."""
+    out = []
+    for one in made["sizes"]:
+        ours, theirs, size = one["fine_tuned"], one["traditional"], one["size"]
+        if not (ours and theirs):
+            continue
+        cells = cells_of(s.plan, size)
+        learned = s.facts(ours, size)[0]["learned_from"]
+        for metric in s.metrics:
+            gaps = []
+            for split in range(s.plan.study.splits):
+                pairs = [[s.replicate(n, c) for n in (ours, theirs)] for c in cells if c.split == split]
+                values = [[metrics.value(metric, r.truth, r.answers, len(s.labels) or None, s.kind) for r in pair]
+                          for pair in pairs if None not in pair]  # fmt: skip
+                if values:
+                    gaps.append(float(np.mean([a - b for a, b in values])))
+            tested = len(s.test(cells[0]))
+            interval = compare.corrected_interval(gaps, tested / (tested + learned))
+            out.append({"size": size, "metric": metric, "differences": gaps, **interval})
+    return out
+
+
+def differ(s: Scored, last: dict[str, Any]) -> dict[str, Any] | None:
+    """Where the chosen setting and the chosen traditional method part ways, text by text, with all texts."""
+    ours, theirs = last["fine_tuned"], last["traditional"]
+    if not (ours and theirs):
+        return None
+    cells = [cell for cell in cells_of(s.plan, last["size"]) if cell.split == 0]
+    test = s.test(cells[0])
+    errors = {
+        name: np.mean([wrong(s, name, cell) for cell in cells if s.said(name, cell)], axis=0)
+        for name in (ours, theirs)
+    }
+    gap = errors[theirs] - errors[ours]  # above 0: ours is nearer
+    if KINDS[s.kind].labels:
+        right = {name: errors[name] < 0.5 for name in errors}
+        counts = {
+            "both": int((right[ours] & right[theirs]).sum()),
+            "ours": int((right[ours] & ~right[theirs]).sum()),
+            "theirs": int((~right[ours] & right[theirs]).sum()),
+            "neither": int((~right[ours] & ~right[theirs]).sum()),
+        }
+    else:
+        counts = {"ours": int((gap > 0).sum()), "theirs": int((gap < 0).sum())}
+    order = np.argsort(-gap, kind="stable")
+    said = {name: answers.written(s.kind, s.said(name, cells[0]).targets) for name in errors}
+    truth = answers.written(s.kind, test.targets)
+
+    def shown(places: Any) -> list[dict[str, Any]]:
+        return [
+            {"row": int(test.rows[i]), "text": test.texts[i] if s.plan.task.data.keep_texts else "", "truth": cell_of(truth[i]),
+             "ours": cell_of(said[ours][i]), "theirs": cell_of(said[theirs][i])}
+            for i in places
+        ]  # fmt: skip
+
+    return {
+        "n": len(test),
+        "counts": counts,
+        "ours": shown([i for i in order[:SHOWN] if gap[i] > 0]),
+        "theirs": shown([i for i in order[::-1][:SHOWN] if gap[i] < 0]),
+    }
+
+
+def wrong(s: Scored, name: str, cell: Cell) -> np.ndarray:
+    """(n,) how wrong each answer is: the distance of numbers, else 0 or 1."""
+    said, truth = s.said(name, cell).targets, s.test(cell).targets
+    if not KINDS[s.kind].labels:
+        return np.abs(said - truth)
+    return np.array([a != b for a, b in zip(said, truth)], float)
+
+
+def cell_of(value: Any) -> str:
+    """A target for people."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def ceiling(s: Scored) -> dict[str, Any] | None:
+    """How far people agree, where single ratings are to be had; of those texts that the task has, where ids say so."""
+    h, task = s.plan.task.human, s.plan.task
+    if h is None:
+        return None
+    table = read_table(catalogue.locate_data(h.source, task.folder), separator=h.separator, columns=h.header)
+    own = s.test(next(s.plan.cells())).table.frame
+    texts = set(own[h.id]) if h.id in own else None
+    kind = "classification" if KINDS[s.kind].labels else "regression"
+    ratings = human.read_ratings(
+        table, kind, id=h.id, rater=h.rater, value=h.value, columns=h.columns, texts=texts
+    )
+    return human.agreement(ratings) | {"note": h.note}
+
+
+def transfer(s: Scored, last: dict[str, Any]) -> list[dict[str, Any]]:
+    """Scores on further tables, with all texts learned from: the chosen ones and what needs no training."""
+    from .series import locator, stored_as
+
+    out, task = [], s.plan.task
+    names = [
+        n
+        for n in s.everyone
+        if n in (last["fine_tuned"], last["traditional"]) or s.role(n) in ("frozen", "guess", "floor")
+    ]
+    cells = cells_of(s.plan, last["size"])
+    for word in s.plan.study.transfer:
+        stored = stored_as(word)
+        found: dict[str, Any] = {}
+        for name in names:
+            reps = []
+            for cell in cells:
+                folder = s.out / s.everyone[name] / cell.folder
+                if not (folder / ANSWERS / f"{stored}.npy").is_file():
+                    continue
+                part = data.further_part(
+                    task, word, locator(task), tuple(store.facts_of(folder)["labels"]), []
+                )
+                known = answers.all_labels(s.kind, s.labels, part.targets) if KINDS[s.kind].many else s.labels
+                said = store.get(folder, s.kind, part, stored)
+                reps.append(
+                    Replicate(
+                        *(answers.scored(s.kind, x, known) for x in (part.targets, said.targets)), group=0
+                    )
+                )
+            if reps:
+                found[name] = {
+                    m: compare.mean_score(s.kind, m, reps, num_classes=len(s.labels) or None)
+                    for m in s.metrics
+                }
+        facts = (
+            [f["parts"][stored] for f in s.facts(last["fine_tuned"], last["size"])]
+            if last["fine_tuned"]
+            else []
+        )
+        out.append(
+            {
+                "name": word,
+                "n": facts[0]["rows"] if facts else None,
+                "pieces_per_word": facts[0].get("pieces_per_word") if facts else None,
+                "unknown": facts[0].get("unknown_share") if facts else None,
+                "scores": found,
+            }
+        )
+    return out

@@ -1,0 +1,234 @@
+"""A whole study on a tiny model: what it runs, what it never looks at, and what it says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+from minibert import spec
+from minibert.data import withheld
+from minibert.errors import ConfigError
+from minibert.study import plan as plans
+from minibert.study import series as going
+from minibert.study import store, study
+from minibert.study.seal import Ledger
+
+from .test_run import task, texts, weights, write  # noqa: F401  (weights is a fixture)
+
+STUDY = {"examples": [30, 60], "seeds": 2, "methods": ["tfidf-svm", "majority"]}
+
+
+def small(
+    tmp_path,
+    weights,  # noqa: F811
+    kind="classification",
+    **changes,
+):
+    """A spec with a [study] table."""
+    methods = {"methods": ["tfidf-ridge", "mean"]} if kind == "regression" else {}
+    changes = {"study": {**STUDY, **methods, **changes.pop("study", {})}, "train": {"epochs": 3}, **changes}
+    return task(tmp_path, weights, kind, **changes)
+
+
+def read(folder, name="study.json"):
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def finished(weights, tmp_path_factory):  # noqa: F811
+    tmp_path = tmp_path_factory.mktemp("study")
+    outcome = study(small(tmp_path, weights), tmp_path / "out")
+    assert (outcome.status, outcome.exit_code) == ("completed", 0), outcome.table["problems"]
+    return tmp_path
+
+
+def test_a_study_runs_every_cell_once_and_says_what_came_out(finished):
+    found = read(finished / "out")
+    assert found["status"] == "completed" and found["done"] == found["planned"] == 4
+    assert [one["size"] for one in found["comparisons"]] == [30, 60]
+    ours = next(one for one in found["curve"] if one["role"] == "fine_tuned")
+    assert [p["runs"] for p in ours["points"]] == [2, 2]
+    assert {row["name"] for row in found["table"]} == {"fine-tuned", "tfidf-svm", "majority"}
+    assert found["seal"]["problems"] == [] and found["seal"]["openings"] == 1
+    assert (finished / "out" / "report.html").is_file()
+
+
+def test_its_scores_are_those_of_the_stored_answers(finished):
+    """By scikit-learn, from the answers on disk and the table's own labels."""
+    from sklearn.metrics import f1_score
+
+    found = read(finished / "out")
+    truth = [row.split(",")[1] for row in (finished / "test.csv").read_text().splitlines()[1:]]
+    values = []
+    for seed in (0, 1):
+        folder = finished / f"out/runs/fine-tuned/n-60/split-0-seed-{seed}"
+        labels = store.facts_of(folder)["labels"]
+        said = np.array(labels)[np.load(folder / "answers/test.npy").argmax(1)]
+        values.append(f1_score(truth, said, average="macro"))
+    point = next(one for one in found["curve"] if one["name"] == "fine-tuned")["points"][-1]
+    assert point["value"] == pytest.approx(np.mean(values), abs=1e-9)
+
+
+def test_nothing_that_learns_or_chooses_can_read_the_labels_of_the_test_part():
+    part = withheld.Withheld(3)
+    assert len(part) == 3
+    for wish in (
+        lambda: part[0],
+        lambda: list(part),
+        lambda: np.asarray(part),
+        lambda: part == 1,
+        lambda: part.shape,
+    ):
+        with pytest.raises(withheld.SealBroken):
+            wish()
+
+
+def test_who_reads_the_labels_early_is_caught(tmp_path, weights, monkeypatch):  # noqa: F811
+    """The seal is no promise: a method that peeks at the test labels can't."""
+    seen = []
+    true = going.withheld
+
+    def noted(splits):
+        seen.append(true(splits))
+        return seen[-1]
+
+    monkeypatch.setattr(going, "withheld", noted)
+    study(small(tmp_path, weights, study={"examples": [60], "seeds": 1}), tmp_path / "out")
+    assert seen and all(isinstance(one.test.targets, withheld.Withheld) for one in seen)
+
+
+def test_the_proof_notices_what_changes_afterwards(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished / "out", folder)
+    ledger, choices = Ledger(folder), read(folder)["choices"]
+    assert ledger.problems(choices) == []
+    other = json.loads(json.dumps(choices))
+    other["sizes"][0]["fine_tuned"] = "another"
+    assert "choices" in ledger.problems(other)[0]
+    path = next(folder.glob("runs/*/n-30/*/answers/test.npy"))
+    np.save(path, np.load(path) + 1)
+    assert "1 files of answers changed" in ledger.problems(choices)[0]
+
+
+def test_a_study_that_is_stopped_goes_on(tmp_path, weights, monkeypatch, finished):  # noqa: F811
+    """After the first run a signal comes; resumed, it comes to the same answers as without."""
+    true, calls = going.run, []
+
+    def once(*args, **kwargs):
+        outcome = true(*args, **kwargs)
+        if not calls:
+            signal.raise_signal(signal.SIGTERM)
+        calls.append(1)
+        return outcome
+
+    monkeypatch.setattr(going, "run", once)
+    given = small(tmp_path, weights)
+    outcome = study(given, tmp_path / "out")
+    assert (outcome.status, outcome.exit_code) == ("stopped", 75) and outcome.table["done"] == 1
+    assert not (tmp_path / "out" / "seal.json").exists(), "the labels were not read"
+    outcome = study(given, tmp_path / "out", resume=True)
+    assert outcome.status == "completed" and len(calls) == 4
+    one = "runs/fine-tuned/n-60/split-0-seed-1/answers/test.npy"
+    assert np.array_equal(np.load(tmp_path / "out" / one), np.load(finished / "out" / one))
+
+
+def test_only_the_chosen_model_stays(finished):
+    models = list((finished / "out").glob("runs/**/model/config.json"))
+    assert len(models) == 1
+    assert models[0].is_relative_to(finished / "out" / read(finished / "out")["chosen"]["folder"])
+
+
+def test_more_seeds_may_follow_and_the_page_says_that_the_labels_were_read_twice(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "copy")
+    given = spec.load(tmp_path / "copy/out/spec.toml")
+    grown = dataclasses.replace(given, study=dataclasses.replace(given.study, seeds=3))
+    outcome = study(grown, tmp_path / "copy/out", resume=True)
+    assert outcome.table["done"] == 6 and outcome.table["seal"]["openings"] == 2
+    assert "read 2 times" in outcome.table["seal"]["problems"][0]
+    less = dataclasses.replace(given, study=dataclasses.replace(given.study, seeds=1))
+    with pytest.raises(ConfigError, match="seeds was 3 and can't become less"):
+        study(less, tmp_path / "copy/out", resume=True)
+
+
+def test_regression_repeated_splits_and_settings(tmp_path, weights):  # noqa: F811
+    write(tmp_path / "all.csv", texts(120, 3))
+    given = small(
+        tmp_path,
+        weights,
+        "regression",
+        study={"examples": [0], "seeds": 1, "splits": 3, "learning_rate": [1e-3, 1e-4]},
+    )
+    data = dataclasses.replace(
+        given.data, train="", test="", source=str(tmp_path / "all.csv"), split=(0.6, 0.15, 0.25)
+    )
+    outcome = study(dataclasses.replace(given, data=data), tmp_path / "out")
+    found = outcome.table
+    assert outcome.exit_code == 0 and found["planned"] == 6
+    assert {row["name"] for row in found["table"]} == {
+        "learning rate 0.001",
+        "learning rate 1e-4",
+        "tfidf-ridge",
+        "mean",
+    }
+    pearson = next(one for one in found["repeated"] if one["metric"] == "pearson")
+    assert len(pearson["differences"]) == 3
+    ours = next(one for one in found["table"] if one["name"] == found["chosen"]["fine_tuned"])
+    assert ours["against"] is None and found["tests"] == 3
+
+
+def test_random_weights_and_continued_pretraining(tmp_path, weights):  # noqa: F811
+    words = ["published", "none", "mlm"]
+    given = small(
+        tmp_path, weights, study={"examples": [0], "seeds": 1, "pretraining": words, "pretraining_epochs": 1}
+    )
+    outcome = study(given, tmp_path / "out")
+    assert outcome.exit_code == 0, outcome.table["problems"]
+    assert {f"pretraining {w}" for w in words} <= {row["name"] for row in outcome.table["table"]}
+    text = (tmp_path / "out/weights").glob("*mlm*.txt")
+    assert sum(1 for _ in text) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"splits": 2}, "only .data. source with split"),
+        ({"examples": [30, 30]}, "names something twice"),
+        ({"examples": [4]}, "these labels need 6 texts"),
+        ({"methods": ["tfidf-svn"]}, "tfidf-svm"),
+        ({"transfer": ["nowhere.csv"]}, "nowhere.csv"),
+    ],
+)
+def test_what_a_study_refuses_before_anything_runs(tmp_path, weights, changes, words):  # noqa: F811
+    with pytest.raises(Exception, match=words):
+        study(small(tmp_path, weights, study=changes), tmp_path / "out")
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, weights, finished):  # noqa: F811
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "years-of-work.csv").touch()
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match="not of a study"):
+            study(small(tmp_path, weights), tmp_path / "out", overwrite=overwrite)
+    with pytest.raises(ConfigError, match="already holds a study"):
+        study(small(finished, weights), finished / "out")
+
+
+def test_the_first_answers_come_first():
+    study_ = spec.Study(seeds=2, splits=2, examples=(100, 500))
+    one = plans.Plan(None, study_, (), (100, 500), 500)
+    assert [(c.seed, c.split, c.size) for c in one.cells()][:3] == [(0, 0, 100), (0, 0, 500), (0, 1, 100)]
+
+
+def test_texts_of_another_table_are_answered_too(tmp_path, weights):  # noqa: F811
+    write(tmp_path / "further.csv", texts(30, 9))
+    given = small(tmp_path, weights, study={"examples": [0], "seeds": 1, "transfer": ["further.csv"]})
+    found = study(given, tmp_path / "out").table["transfer"]
+    assert [one["n"] for one in found] == [30]
+    assert 1 <= found[0]["pieces_per_word"] < 2
+    assert set(found[0]["scores"]) >= {"fine-tuned", "tfidf-svm"}
