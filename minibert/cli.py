@@ -279,7 +279,8 @@ def study(
     from .study import study as run_study
 
     again = Path(spec) if resume and (Path(spec) / "study.json").is_file() else None
-    task = specs.load(again / "spec.toml" if again else catalogue.locate_task(spec), overrides(set))
+    changes = overrides(set) | ({"data.keep_texts": "false"} if no_texts else {})
+    task = specs.load(again / "spec.toml" if again else catalogue.locate_task(spec), changes)
     folder = out or again or Path("runs") / f"{task.task.name}-study"
     outcome = run_study(task, folder, overwrite=overwrite, resume=resume)
     if outcome.status == "completed":

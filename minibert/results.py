@@ -105,6 +105,7 @@ def store_answers(
             write_array(
                 folder.path / ANSWERS / f"{name}.npy", said.astype("float32" if said.ndim > 1 else "float64")
             )
+    parts = {"train": fitted.splits.train, **parts}
     facts = {name: {"rows": len(part), **fitted.encoded[name].summary()} for name, part in parts.items()}
     for name, part in parts.items():  # [CLS] and [SEP] are no pieces of words
         words = sum(len(words_of(text)) for texts in (part.texts, part.pairs or ()) for text in texts)

@@ -115,7 +115,7 @@ def run(
                 if resume:
                     checkpoints.resume()
                 splits, first, encoded = look_ahead(task, tables)
-                splits = splits if unscored is None else [withheld(one) for one in splits]
+                splits = splits if unscored is None else [withheld(one, task.data.label) for one in splits]
                 checkpoints.made_of = splits, first
                 if resume:
                     checkpoints.check()

@@ -107,7 +107,7 @@ def test_from_how_many_texts_on(found, said):
 
 
 def test_over_repeated_splits_the_interval_knows_that_they_share_texts(pages):
-    said = "Over 5 splits, allowing for the texts that they share, it is +0.050 (+0.020 to +0.077)."
+    said = "That interval is over 5 splits, allowing for the texts that they share."
     assert said in pages["splits"].text and "Below zero fine-tuning is better." in pages["splits"].text
     assert "allowing for" not in pages["numbers"].text
 
@@ -139,7 +139,7 @@ def test_nothing_known_yet_is_said(tmp_path):
 
 def test_the_proof_of_the_seal(pages, tmp_path):
     text = pages["numbers"].text
-    assert "were read once, on 4 May 2031, 11:02 UTC: after every model had been trained" in text
+    assert "and read once, on 4 May 2031, 11:02 UTC: after every model had been trained" in text
     assert (
         "each of the 96 files of answers. None of these has changed since." in text
         and "53aa51172d142c89" * 4 in text
@@ -155,7 +155,7 @@ def test_the_proof_of_the_seal(pages, tmp_path):
     change(folder / "study.json", seal=broken)
     page = Page(report.write_study(folder))
     assert "Mind: 2 files of answers changed." in page.text and "None of these has changed" not in page.text
-    assert "were read 2 times" in page.text
+    assert "and read 2 times" in page.text
 
 
 def test_checks_are_calm_where_all_is_well_and_said_where_not(pages):

@@ -53,7 +53,12 @@ real = pytest.mark.skipif("MINIBERT_DATA" not in os.environ, reason="MINIBERT_DA
 
 def test_the_shipped_tasks():
     assert sorted(TASKS) == sorted(WANTED)
-    assert sorted(STUDIES) == ["first_experiments", "first_experiments_small"]
+    assert sorted(STUDIES) == [
+        "first_experiments",
+        "first_experiments_small",
+        "policy_repeated",
+        "worry_repeated",
+    ]
 
 
 @pytest.mark.parametrize("name", [*WANTED, *STUDIES])

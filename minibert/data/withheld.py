@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NoReturn
 
-from .parts import Splits
+from .parts import Part, Splits
 
 
 class SealBroken(RuntimeError):
@@ -35,8 +35,20 @@ class Withheld:
         self.refuse(name)
 
 
-def withheld(splits: Splits) -> Splits:
-    """The same parts; the test part's labels are not among them."""
-    return dataclasses.replace(
-        splits, test=dataclasses.replace(splits.test, targets=Withheld(len(splits.test)))
-    )
+def withheld(splits: Splits, label: str) -> Splits:
+    """The same parts; the test part's labels are not among them, and the table that they share has none of them
+    in its column `label`, either."""
+    bare = without_labels(splits.test, label)
+    parts = {
+        name: dataclasses.replace(part, table=bare.table) if part.table is splits.test.table else part
+        for name, part in (("train", splits.train), ("validation", splits.validation))
+    }
+    return dataclasses.replace(splits, **parts, test=bare)
+
+
+def without_labels(part: Part, label: str) -> Part:
+    """A part that refuses to tell its labels, of a table in which its rows have none."""
+    frame = part.table.frame.copy()
+    frame.iloc[part.rows, frame.columns.get_loc(label)] = ""
+    table = dataclasses.replace(part.table, frame=frame)
+    return dataclasses.replace(part, targets=Withheld(len(part)), table=table)

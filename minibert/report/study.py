@@ -272,9 +272,7 @@ def over_splits(s: Study) -> str:
     ]
     if not rows or rows[0]["low"] is None:
         return ""
-    (one,) = rows
-    open_ = ", which includes zero" if verdict(s.metric, one) == "open" else ""
-    return f" Over {count(s.t['splits'], 'split')}, allowing for the texts that they share, it is {checks.gap(one)}{open_}."
+    return f" That interval is over {count(s.t['splits'], 'split')}, allowing for the texts that they share."
 
 
 def from_where(found: list[tuple[int, str]]) -> str:
@@ -520,7 +518,7 @@ def sealed(s: Study) -> str:
         else "Not all is as it was then: see above."
     )
     return (
-        f"The labels of the {count(tested_texts(s), 'test text')} were read {often}, on {moment(seal['at'])}: after every "
+        f"The labels of the {count(tested_texts(s), 'test text')} were taken away before anything learned, and read {often}, on {moment(seal['at'])}: after every "
         "model had been trained and every choice above made. Before that the choices were written into seal.json, with "
         f"the SHA-256 of each of the {count(seal['answers'], 'file')} of answers. {changed}"
     )

@@ -303,7 +303,7 @@ def selection(k: Told) -> list[str]:
     seal = s.t.get("seal") or {}
     if seal:
         often = "once" if seal["openings"] == 1 else f"{seal['openings']} times"
-        out.append(f"The labels of the test part were read {often}, on {moment(seal['at'])}, after these choices (SHA-256 {seal['choices_sha256']}) and "
+        out.append(f"The labels of the test part were taken away before anything learned, and read {often}, on {moment(seal['at'])}, after these choices (SHA-256 {seal['choices_sha256']}) and "
                    f"{count(seal['answers'], 'file')} of answers had been written down.")  # fmt: skip
         out += [f"However, {plain(problem)}." for problem in seal["problems"]]
     return out

@@ -8,11 +8,11 @@ In:  a TaskSpec with a [study] table, and a folder.   Out: Outcome; the folder h
     store      what each contestant answered to the test texts, not yet scored
     choose     on validation, and nowhere else
     seal       the choices are written down, and then the labels of the test part are read
-    scores     means, intervals, paired tests (compare); written: the tables
+    scores     means, intervals, paired tests (compare); further: other test tables; written: the files
     looked     what is looked at beside (honesty, near, levels, sureness, human), and what follows (verdicts, changes)
     series     all of these in their order
 
-Nothing chooses by the test part: while anything learns or is chosen, its labels are not in memory.
+Nothing chooses by the test part: whatever learns or is chosen is given it without labels.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import contextlib
 from pathlib import Path
 
 from .. import catalogue, data, spec, system
+from ..data.parts import column
 from ..errors import ConfigError, MiniBertError
 from ..folder import LITTER, alone, read_json, remove
 from ..kinds import each_label
@@ -28,8 +29,10 @@ from ..progress import say
 from ..run import check_apart, look_ahead
 from ..spec import Study, TaskSpec
 from .choose import methods_for
-from .plan import Cell, Plan, check, make_settings, sizes_of
-from .series import FILES, FOLDERS, STUDY, Outcome, Series, locator
+from .plan import SIZES, Cell, Plan, check, make_settings, sizes_of
+from .scores import ratings_of
+from .series import FILES, FOLDERS, STUDY, Outcome, Series
+from .store import locator
 
 
 def study(task: TaskSpec, out: Path | str, *, overwrite: bool = False, resume: bool = False) -> Outcome:
@@ -70,7 +73,7 @@ def check_free(task: TaskSpec, out: Path, overwrite: bool, resume: bool) -> list
         if changed:
             raise ConfigError(
                 f"{out} can't be resumed with another spec: {'; '.join(changed)}",
-                "Only [study] seeds, splits and examples may grow. Or choose another folder with --out.",
+                "Only [study] seeds, splits and examples may grow, and [human] and subgroup may change. Or choose another folder with --out.",
             )
         return []
     strange = [p.name for p in held if p.name not in (*FILES, *FOLDERS)]
@@ -90,16 +93,19 @@ def check_free(task: TaskSpec, out: Path, overwrite: bool, resume: bool) -> list
 
 def changes(old: TaskSpec, new: TaskSpec) -> list[str]:
     """Keys of two specs that differ, and that may not: seeds, splits and examples of [study] may grow."""
-    out, grown = [], ("seeds", "splits", "examples", "keep")
+    out, grown = [], ("seeds", "splits", "examples", "keep", "subgroup", "names")
     for table in {**old.table(), **new.table()}:
         then, now = old.table().get(table, {}), new.table().get(table, {})
         for name in {**then, **now}:
-            if then.get(name) != now.get(name) and not (table == "study" and name in grown):
+            free = (table == "study" and name in grown) or table == "human" or name == "keep_texts"
+            if then.get(name) != now.get(name) and not free:
                 out.append(f"[{table}] {name} is {now.get(name)!r}, was {then.get(name)!r}")
     before, after = old.study or Study(), new.study or Study()
     for name in ("seeds", "splits"):
         if getattr(after, name) < getattr(before, name):
             out.append(f"[study] {name} was {getattr(before, name)} and can't become less")
+    if lost := set(before.examples or SIZES) - set(after.examples or SIZES):
+        out.append(f"[study] examples had {min(lost)}, which can't be left out")
     return out
 
 
@@ -110,11 +116,15 @@ def look(task: TaskSpec) -> tuple[Plan, list[str], list[str]]:
     empty = Plan(task, asked, (), (), 0)
     splits = data.load_splits(empty.task_of(Cell(0, 0, 0)), locator(task))
     least = 2 * len(set(each_label(task.task.kind, splits.train.targets))) or 10
-    sizes, notes = sizes_of(asked, splits.whole, least)
+    sizes, notes = sizes_of(task, splits.whole, least)
     plan = Plan(task, asked, make_settings(task), sizes, splits.whole)
     methods, missing = methods_for(task.task.kind, asked.methods, asked.names, splits.labels)
     for word in asked.transfer:
         data.further_part(task, word, locator(task), splits.labels, notes)
+    if asked.subgroup:
+        column(splits.test.table, asked.subgroup, "subgroup", "study")
+    if task.human:
+        ratings_of(task, splits.test.table)
     problems = []
     for setting in plan.settings:
         try:

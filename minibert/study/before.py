@@ -48,6 +48,7 @@ def prepared(out: Path, task: TaskSpec, word: str, splits: Splits, epochs: int) 
     most = min(MOST_TOKENS, task.model.max_tokens)
     settings = Settings(next_sentence=word == "mlm+nsp", epochs=epochs, max_tokens=most, seed=seed)
     found = pretrain(weights, text, out, settings, place=task.train.device, overwrite=True)
+    text.unlink()  # texts stay where they came from
     if found["status"] == "stopped":
         raise system.Interrupted("request")
     return str(out)

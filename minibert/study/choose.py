@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..folder import MODEL
 from ..metrics import HIGHER_IS_BETTER
 from ..spec import scored_metric
 from . import rungs, store
-from .plan import Cell, Plan
+from .plan import Cell, Plan, Setting
 
 ROLES = {"frozen": "frozen", "zero-shot": "guess"}  # of methods that are no traditional ones; else a floor
 
@@ -106,17 +105,16 @@ def choices(plan: Plan, methods: list[str], out: Path) -> dict[str, Any]:
     return out_
 
 
-def best_run(plan: Plan, out: Path) -> Path | None:
-    """The folder of the run on all texts whose own validation score is the best so far."""
+def best_run(plan: Plan, out: Path, setting: Setting) -> Path | None:
+    """The folder of a setting's run on all texts whose own validation score is the best so far."""
     metric = metric_of(plan, out)
     sign = -1 if HIGHER_IS_BETTER[metric] else 1
     seen: list[tuple[float, Path]] = []
-    for setting in plan.settings:
-        for cell in plan.cells():
-            folder = out / "runs" / setting.folder / cell.folder
-            value = (store.facts_of(folder).get("validation") or {}).get(metric)
-            if cell.size == plan.sizes[-1] and value is not None and (folder / MODEL).is_dir():
-                seen.append((sign * value, folder))
+    for cell in cells_of(plan, plan.sizes[-1]):
+        folder = out / "runs" / setting.folder / cell.folder
+        value = (store.facts_of(folder).get("validation") or {}).get(metric)
+        if value is not None:
+            seen.append((sign * value, folder))
     return min(seen)[1] if seen else None
 
 

@@ -36,7 +36,11 @@ def looked_at(s: Any, found: dict[str, Any]) -> dict[str, Any]:
         facts |= of_answers(s, name, cells, splits)
     told = verdicts.verdicts(facts)
     would = changes.what_would_change(changing(s, found, facts, name, cells)) if name else []
-    return {"honesty": shortened(facts, s.labels), "verdicts": told, "would_change": would}
+    return {
+        "honesty": shortened(facts, s.labels, s.plan.task.data.keep_texts),
+        "verdicts": told,
+        "would_change": would,
+    }
 
 
 def groups_of(s: Any, table: Any) -> Iterator[str]:
@@ -58,7 +62,11 @@ def of_answers(s: Any, name: str, cells: list[Any], splits: Any) -> dict[str, An
     train = answers.scored(s.kind, splits.train.targets, known)
     facts: dict[str, Any] = {
         "chance": levels.chance(s.kind, s.metrics, first.truth, first.answers, train, num_classes=classes),
-        "cut": {part: one["truncated"] for part, one in s.fact(name, cells[0])["parts"].items()},
+        "cut": {
+            part: one["truncated"]
+            for part, one in s.fact(name, cells[0])["parts"].items()
+            if part in ("train", "validation", "test")
+        },
     }
     if s.plan.study.subgroup:
         column_ = s.plan.study.subgroup
@@ -99,7 +107,11 @@ def changing(
     last = next((one for one in found["comparisons"] if one["size"] == s.plan.sizes[-1]), None)
     if last:
         gap = last["scores"][s.metric]
-        out["difference"] = {**gap, "n": points[-1]["n"], "rival": s.title(last["theirs"])}
+        out["difference"] = {
+            **gap,
+            "n": points[-1]["n"] // s.plan.study.splits,
+            "rival": s.title(last["theirs"]),
+        }
     if found["human"] and (one := found["human"].get("one_against_rest", {}).get(s.metric)):
         out["ceiling"] = {"value": one["value"], "what": "one person beside the others"}
     known = {
@@ -108,19 +120,20 @@ def changing(
         if (row["part"], row["of"]) == ("test", "train")
         for pair in row["pairs"]
     }
-    if known and reps:
-        new = compare.without([one for one in reps if one.group == 0], known)
+    if known and reps and s.plan.study.splits == 1:
+        new = compare.without(reps, known)
         values = [metrics.value(s.metric, r.truth, r.answers, classes, s.kind) for r in new]
         out["clean"] = {"texts": len(known), "value": float(np.mean(values))}
     return out
 
 
-def shortened(facts: dict[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
+def shortened(facts: dict[str, Any], labels: tuple[str, ...], keep_texts: bool) -> dict[str, Any]:
     """The same with the first of long lists, and labels by name."""
     out = dict(facts)
     out["copies"] = [{**row, "pairs": row["pairs"][:WORST]} for row in facts["copies"]]
     if "groups" in facts:
-        out["groups"] = {**facts["groups"], "groups": facts["groups"]["groups"][:WORST]}
+        shown = facts["groups"]["groups"][: WORST if keep_texts else 0]  # names of people, as it may be
+        out["groups"] = {**facts["groups"], "groups": shown}
     if "suspects" in facts:
         texts = [
             {**one, **{key: labels[one[key]] for key in ("label", "said")}}

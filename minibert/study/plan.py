@@ -9,16 +9,20 @@ answer is there after the shortest run.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..kinds import KINDS
 from ..spec import Study, TaskSpec, brief
 
-SIZES = (100, 500, 1000, 0)  # labelled texts, where [study] names none
+SIZES = (100, 500, 1000, 0)  # labelled texts, where neither [study] nor [train] says how many
+LONGEST = 80  # letters of a setting's folder
 # keys of [study] -> where a value of theirs stands in the spec of a run; continued pre-training has no place there
 COMPARED = {
     "weights": "model.weights",
@@ -51,7 +55,9 @@ class Setting:
     def folder(self) -> str:
         """For disks."""
         words = ",".join(f"{key}={brief(self.values[key])}" for key in self.told)
-        return re.sub(r"[^\w.,=+-]+", "-", words)[:80].rstrip(".") or "fine-tuned"
+        words = re.sub(r"[^\w.,=+-]+", "-", words).rstrip(".") or "fine-tuned"
+        own = hashlib.sha256(repr(sorted(self.values.items())).encode()).hexdigest()[:8]
+        return words if len(words) <= LONGEST else f"{words[:LONGEST]}-{own}"
 
 
 @dataclass(frozen=True)
@@ -114,10 +120,17 @@ def make_settings(task: TaskSpec) -> tuple[Setting, ...]:
     return tuple(Setting(dict(zip(given, values)), told) for values in itertools.product(*given.values()))
 
 
-def sizes_of(study: Study, whole: int, least: int) -> tuple[tuple[int, ...], list[str]]:
+def stored_as(word: str) -> str:
+    """What the answers to a further table are called on disk."""
+    return "to-" + re.sub(r"[^\w.-]+", "-", Path(word).stem)
+
+
+def sizes_of(task: TaskSpec, whole: int, least: int) -> tuple[tuple[int, ...], list[str]]:
     """(numbers of labelled texts from few to many, what was left out in sentences). `least`: one text a label,
     twice; 0 and whatever is not below `whole` stand for all."""
-    asked = study.examples or SIZES
+    study = task.study or Study()
+    default = (task.train.examples,) if task.train.examples else SIZES
+    asked = study.examples or default
     small = [n for n in asked if 0 < n < least]
     if small and study.examples:
         raise ConfigError(
@@ -134,7 +147,7 @@ def sizes_of(study: Study, whole: int, least: int) -> tuple[tuple[int, ...], lis
             f"{', '.join(map(str, small))} texts are too few for so many labels ({least} are needed)."
         )
     kept = {n if 0 < n < whole else whole for n in asked if n not in small}
-    return tuple(sorted(kept)), notes
+    return tuple(sorted(kept)) or (whole,), notes
 
 
 def check(task: TaskSpec) -> None:
@@ -153,6 +166,12 @@ def check(task: TaskSpec) -> None:
             out.append(f"[study] {key} names something twice")
     if set(study.pretraining) & {"mlm", "mlm+nsp"} and d.pair:
         out.append("[study] pretraining: continued pre-training is for single texts, not for pairs")
+    for key, named in (("weights", lambda word: Path(word).name), ("transfer", stored_as)):
+        values = getattr(study, key)
+        if len({named(word) for word in values}) < len(values) == len(set(values)):
+            out.append(f"[study] {key}: two have the same name, which nobody could tell apart: rename one")
+    if KINDS[task.task.kind].many and d.unseen == "drop":
+        out.append('[data] unseen = "drop" would test each draw of texts on others: take "wrong"')
     if task.human and bool(task.human.columns) == bool(task.human.value):
         out.append("[human] needs columns, one a rater, or else id, rater and value")
     if out:

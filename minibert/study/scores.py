@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import answers, catalogue, data, metrics
+from .. import answers, data, metrics
 from ..data import Part, Splits
 from ..data.splits import label_order
-from ..data.tables import read_table
+from ..data.tables import Table, read_table
 from ..folder import ANSWERS, read_json
 from ..kinds import KINDS, metrics_of
-from . import compare, human, store, written
+from ..spec import TaskSpec
+from . import compare, further, human, store, written
 from .choose import best_run, cells_of, choices, folders, role, title
 from .compare import Replicate
 from .looked import looked_at
@@ -42,6 +43,7 @@ class Scored:
     methods: tuple[str, ...]
     metric: str
     read: dict[Any, Any] = field(default_factory=dict, repr=False)
+    rows: list[dict[str, Any]] = field(default_factory=list)  # the table of all contestants, once it is made
 
     @functools.cached_property
     def labels(self) -> tuple[str, ...]:
@@ -68,7 +70,7 @@ class Scored:
         """The parts of a cell, labels and all; read once."""
         if cell not in self.read:
             task = self.plan.task_of(cell)
-            self.read[cell] = data.load_splits(task, lambda word: catalogue.locate_data(word, task.folder))
+            self.read[cell] = data.load_splits(task, store.locator(task))
         return self.read[cell]
 
     def test(self, cell: Cell) -> Part:
@@ -136,7 +138,9 @@ def scored(plan: Plan, methods: list[str], out: Path) -> dict[str, Any]:
     )
     s = Scored(plan, out, tuple(methods), made["metric"])
     last = made["sizes"][-1]
-    best = best_run(plan, out)
+    setting = next((one for one in plan.settings if one.name == last["fine_tuned"]), None)
+    best = best_run(plan, out, setting) if setting else None
+    s.rows.extend(table(s, made))
     found = {
         "metric": s.metric,
         "metrics": list(s.metrics),
@@ -149,13 +153,14 @@ def scored(plan: Plan, methods: list[str], out: Path) -> dict[str, Any]:
         "curve": [curve(s, name) for name in s.everyone],
         "best": {who: best_of(s, made, who) for who in ("fine_tuned", "traditional")},
         "comparisons": comparisons(s, made),
-        "table": table(s, made),
+        "table": s.rows,
         "repeated": repeated(s, made) if plan.study.splits > 1 else None,
         "differ": differ(s, last),
         "human": ceiling(s),
-        "transfer": transfer(s, last),
+        "transfer": further.scored(s, last),
     }
     correct_for_number(found)
+    over_splits(found)
     opened = ledger.openings[-1]
     found["seal"] = {
         "openings": len(ledger.openings),
@@ -164,8 +169,6 @@ def scored(plan: Plan, methods: list[str], out: Path) -> dict[str, Any]:
         "answers": len(opened["answers"]),
         "problems": ledger.problems(choices(plan, methods, out)),
     }
-    every = [fact for name in s.everyone for cell in plan.cells() if (fact := s.fact(name, cell))]
-    found["minutes"] = sum(fact["minutes"] or 0 for fact in every)
     found |= looked_at(s, found)
     written.summary(s)
     if best:
@@ -273,13 +276,28 @@ def per_thousand(s: Scored, facts: dict[str, Any], cell: Cell) -> float | None:
 
 
 def correct_for_number(found: dict[str, Any]) -> None:
-    """Holm's correction over every comparison of the page on the metric that chooses."""
-    tests = [one["scores"][found["metric"]] for one in found["comparisons"]]
-    tests += [row["against"] for row in found["table"] if row["against"]]
+    """Holm's correction over every comparison of the page on the metric that chooses. The chosen traditional method
+    with all texts stands twice on the page, and counts once."""
+    compared = {one["size"]: one["scores"][found["metric"]] for one in found["comparisons"]}
+    twice = next((row for row in found["table"] if row["name"] == found["chosen"]["traditional"]), {})
+    tests = [
+        *compared.values(),
+        *(row["against"] for row in found["table"] if row["against"] and row is not twice),
+    ]
     known = [one for one in tests if one.get("p_randomisation") is not None]
     for one, p in zip(known, compare.holm([one["p_randomisation"] for one in known])):
         one["p_holm"] = p
+    if twice.get("against"):
+        twice["against"]["p_holm"] = compared[found["choices"]["sizes"][-1]["size"]].get("p_holm")
     found["tests"] = len(known)
+
+
+def over_splits(found: dict[str, Any]) -> None:
+    """Let the intervals of differences be those over repeated splits, where there are some: drawing texts takes the
+    splits, which share most of them, for independent, and is too narrow."""
+    for row in found["repeated"] or ():
+        one = next(one for one in found["comparisons"] if one["size"] == row["size"])
+        one["scores"][row["metric"]] |= {key: row[key] for key in ("value", "low", "high")}
 
 
 def repeated(s: Scored, made: dict[str, Any]) -> list[dict[str, Any]]:
@@ -290,7 +308,6 @@ def repeated(s: Scored, made: dict[str, Any]) -> list[dict[str, Any]]:
         if not (ours and theirs):
             continue
         cells = cells_of(s.plan, size)
-        learned = s.facts(ours, size)[0]["learned_from"]
         for metric in s.metrics:
             gaps = []
             for split in range(s.plan.study.splits):
@@ -299,8 +316,10 @@ def repeated(s: Scored, made: dict[str, Any]) -> list[dict[str, Any]]:
                           for pair in pairs if None not in pair]  # fmt: skip
                 if values:
                     gaps.append(float(np.mean([a - b for a, b in values])))
-            tested = len(s.test(cells[0]))
-            interval = compare.corrected_interval(gaps, tested / (tested + learned))
+            tested = len(
+                s.test(cells[0])
+            )  # of all: what is drawn to learn from fewer texts overlaps less, not more
+            interval = compare.corrected_interval(gaps, tested / (tested + s.plan.whole))
             out.append({"size": size, "metric": metric, "differences": gaps, **interval})
     return out
 
@@ -361,66 +380,20 @@ def cell_of(value: Any) -> str:
 
 def ceiling(s: Scored) -> dict[str, Any] | None:
     """How far people agree, where single ratings are to be had; of those texts that the task has, where ids say so."""
-    h, task = s.plan.task.human, s.plan.task
-    if h is None:
+    task = s.plan.task
+    if task.human is None:
         return None
-    table = read_table(catalogue.locate_data(h.source, task.folder), separator=h.separator, columns=h.header)
-    own = s.test(next(s.plan.cells())).table.frame
-    texts = set(own[h.id]) if h.id in own else None
-    kind = "classification" if KINDS[s.kind].labels else "regression"
-    ratings = human.read_ratings(
+    ratings = ratings_of(task, s.test(next(s.plan.cells())).table)
+    found = human.agreement(ratings) | {"note": task.human.note}
+    return found if task.data.keep_texts else found | {"leave_one_out": []}  # raters by name
+
+
+def ratings_of(task: TaskSpec, own: Table) -> human.Ratings:
+    """The single ratings that [human] names; of the texts of the task's `own` table, where it has a column of ids."""
+    h = task.human
+    table = read_table(store.locator(task)(h.source), separator=h.separator, columns=h.header)
+    kind = "classification" if KINDS[task.task.kind].labels else "regression"
+    texts = set(own.frame[h.id]) if h.id in own.frame else None
+    return human.read_ratings(
         table, kind, id=h.id, rater=h.rater, value=h.value, columns=h.columns, texts=texts
     )
-    return human.agreement(ratings) | {"note": h.note}
-
-
-def transfer(s: Scored, last: dict[str, Any]) -> list[dict[str, Any]]:
-    """Scores on further tables, with all texts learned from: the chosen ones and what needs no training."""
-    from .series import locator, stored_as
-
-    out, task = [], s.plan.task
-    names = [
-        n
-        for n in s.everyone
-        if n in (last["fine_tuned"], last["traditional"]) or s.role(n) in ("frozen", "guess", "floor")
-    ]
-    cells = cells_of(s.plan, last["size"])
-    for word in s.plan.study.transfer:
-        stored = stored_as(word)
-        found: dict[str, Any] = {}
-        for name in names:
-            reps = []
-            for cell in cells:
-                folder = s.out / s.everyone[name] / cell.folder
-                if not (folder / ANSWERS / f"{stored}.npy").is_file():
-                    continue
-                part = data.further_part(
-                    task, word, locator(task), tuple(store.facts_of(folder)["labels"]), []
-                )
-                known = answers.all_labels(s.kind, s.labels, part.targets) if KINDS[s.kind].many else s.labels
-                said = store.get(folder, s.kind, part, stored)
-                reps.append(
-                    Replicate(
-                        *(answers.scored(s.kind, x, known) for x in (part.targets, said.targets)), group=0
-                    )
-                )
-            if reps:
-                found[name] = {
-                    m: compare.mean_score(s.kind, m, reps, num_classes=len(s.labels) or None)
-                    for m in s.metrics
-                }
-        facts = (
-            [f["parts"][stored] for f in s.facts(last["fine_tuned"], last["size"])]
-            if last["fine_tuned"]
-            else []
-        )
-        out.append(
-            {
-                "name": word,
-                "n": facts[0]["rows"] if facts else None,
-                "pieces_per_word": facts[0].get("pieces_per_word") if facts else None,
-                "unknown": facts[0].get("unknown_share") if facts else None,
-                "scores": found,
-            }
-        )
-    return out

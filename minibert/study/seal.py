@@ -70,9 +70,10 @@ class Ledger:
             )
         if digest(json.loads(json.dumps(finite(choices)))) != last["choices_sha256"]:
             out.append("the choices are not those that were written down before the labels were read")
+        first = {name: sha256 for one in reversed(self.openings) for name, sha256 in one["answers"].items()}
         changed = [
             name
-            for name, sha256 in last["answers"].items()
+            for name, sha256 in first.items()
             if not (self.folder / name).is_file() or system.sha256(self.folder / name) != sha256
         ]
         if changed:

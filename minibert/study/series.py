@@ -10,7 +10,6 @@ import dataclasses
 import datetime
 import gc
 import json
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__, catalogue, data, report, spec, system
+from .. import __version__, data, report, spec, system
 from ..data import Part
-from ..data.withheld import Withheld, withheld
+from ..data.withheld import SealBroken, withheld, without_labels
 from ..errors import EnvironmentProblem, MiniBertError
 from ..folder import LOCK, MODEL, STATUS, finite, read_json, read_status, remove
 from ..progress import say
@@ -29,12 +28,13 @@ from ..run import run
 from ..spec import TaskSpec
 from ..sweep import how
 from . import before, rungs, scores, store
-from .choose import best_run, standings
-from .plan import Cell, Plan, Setting
+from .choose import best_run, choices, standings
+from .plan import Cell, Plan, Setting, stored_as
 from .seal import FILE as SEAL
+from .store import locator
 
 STUDY = "study.json"
-FOLDERS = ("runs", "methods", "weights", MODEL)
+FOLDERS = ("runs", "methods", "weights")
 FILES = (
     STUDY,
     SEAL,
@@ -58,16 +58,6 @@ class Outcome:
     table: dict[str, Any]
 
 
-def locator(task: TaskSpec) -> Callable[[str], Path]:
-    """A function that finds the tables that a spec names."""
-    return lambda word: catalogue.locate_data(word, task.folder)
-
-
-def stored_as(word: str) -> str:
-    """What the answers to a further table are called on disk."""
-    return "to-" + re.sub(r"[^\w.-]+", "-", Path(word).stem)
-
-
 class Series:
     """A study as it goes. `problems`: what went wrong, by who and where."""
 
@@ -77,10 +67,21 @@ class Series:
         self.work = Work(plan)
         self.vectors: rungs.Vectors | None = None
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self.started = read_json(out / STUDY).get("started", now)
+        before = read_json(out / STUDY)
+        self.started, self.spent = before.get("started", now), before.get("minutes") or 0.0
+        self.began = time.monotonic()
 
     def all(self, stop: system.Stop) -> Outcome:
         """Every run and every method, and then the scores."""
+        try:
+            return self.walk(stop)
+        except BaseException as problem:
+            with contextlib.suppress(MiniBertError):  # a full disk must not hide what happened
+                self.write("failed", str(problem) or repr(problem))
+            raise
+
+    def walk(self, stop: system.Stop) -> Outcome:
+        """The same, step by step."""
         self.write("running")
         last: Cell | None = None
         for cell, place in self.plan.jobs():
@@ -89,6 +90,8 @@ class Series:
                 last = cell
             if stop.requested or not self.fine_tune(cell, place):
                 return self.stopped()
+        if stop.requested:
+            return self.stopped()
         return self.finish()
 
     def traditional(self, cell: Cell, stop: system.Stop) -> None:
@@ -97,7 +100,7 @@ class Series:
         if not todo:
             return
         task = self.plan.task_of(cell)
-        splits, cache = withheld(data.load_splits(task, locator(task))), rungs.Cache()
+        splits, cache = withheld(data.load_splits(task, locator(task)), task.data.label), rungs.Cache()
         parts = {"validation": splits.validation, "test": splits.test, **self.further(splits.labels)}
         say(f"traditional methods: {told(cell)}")
         for name in todo:
@@ -110,14 +113,20 @@ class Series:
                 )  # fmt: skip
                 began = time.monotonic()
                 found = {part: answered(fitted, one) for part, one in parts.items()}
-            except MiniBertError as problem:
-                self.problems[f"{name}, {told(cell)}"] = str(problem)
-                say(f"{name}: {problem}")
+                seconds = time.monotonic() - began
+            except SealBroken:
+                raise
+            except Exception as problem:  # a bug of one method must not cost the others
+                self.problems[f"{name}, {told(cell)}"] = said(problem)
+                say(f"{name}: {said(problem)}")
                 continue
+            if rungs.METHODS[name].needs:  # as if no other cell had had the vectors made
+                texts = [t for one in parts.values() for some in (one.texts, one.pairs or ()) for t in some]
+                seconds = max(seconds, self.vectors_of(task).cost(texts))
             facts = {
                 "title": fitted.title, "settings": fitted.settings, "validation": fitted.validation,
                 "learned_from": len(splits.train), "minutes": fitted.minutes,
-                "seconds_for_answers": time.monotonic() - began, "answered": sum(map(len, parts.values())),
+                "seconds_for_answers": seconds, "answered": sum(map(len, parts.values())),
             }  # fmt: skip
             store.put(self.folder(name, cell), task.task.kind, fitted.labels, found, facts)
 
@@ -143,8 +152,9 @@ class Series:
 
         def opener(word: str) -> Callable[[tuple[str, ...]], Part]:
             def opened(labels: tuple[str, ...]) -> Part:
-                part = data.further_part(self.plan.task, word, locator(self.plan.task), labels, [])
-                return dataclasses.replace(part, name=stored_as(word), targets=Withheld(len(part)))
+                task = self.plan.task
+                part = data.further_part(task, word, locator(task), labels, [])
+                return dataclasses.replace(without_labels(part, task.data.label), name=stored_as(word))
 
             return opened
 
@@ -157,7 +167,7 @@ class Series:
         if read_status(folder) in DONE:  # another time, one that diverged would come to the same
             if read_status(folder) == "diverged":
                 self.problems[f"{setting.name}, {told(cell)}"] = read_json(folder / STATUS).get("message", "")
-            self.work.done(cell, setting, None)
+            self.work.done(None)
             return True
         say(f"run {self.work.count + 1} of {self.work.total}: {setting.name}, {told(cell)}{self.work.left()}")
         began, reason = time.monotonic(), ""
@@ -169,16 +179,16 @@ class Series:
                 return False
         except system.Interrupted:
             return False
-        except MiniBertError as problem:
-            reason = str(problem)
+        except SealBroken:
+            raise
         except Exception as problem:  # a bug that one setting meets must not cost the night's others
-            reason = repr(problem)
+            reason = said(problem)
         if reason:
             self.problems[f"{setting.name}, {told(cell)}"] = reason
             say(f"{setting.name}, {told(cell)}: {reason}")
             gc.collect()  # what the error's traceback held
         system.give_back_memory()
-        self.work.done(cell, setting, (time.monotonic() - began) / 60)
+        self.work.done((time.monotonic() - began) / 60)
         self.let_go()
         self.write("running")
         return True
@@ -190,18 +200,20 @@ class Series:
         if setting.pretraining == "published":
             return task.model.weights
         whole = self.plan.task_of(Cell(self.plan.whole, cell.split, 0))
-        splits = withheld(data.load_splits(whole, locator(whole)))
+        splits = withheld(data.load_splits(whole, locator(whole)), whole.data.label)
         seeded = dataclasses.replace(task, train=self.plan.task.train)  # the same for all seeds
         return before.prepared(out, seeded, setting.pretraining, splits, self.plan.study.pretraining_epochs)
 
-    def let_go(self) -> None:
-        """Delete the models that nobody will ask for: with keep = "chosen" all but the best so far on all texts."""
+    def let_go(self, chosen: str | None = None) -> None:
+        """Delete the models that nobody will ask for: with keep = "chosen" all but the best so far of each setting on
+        all texts, and at the end (`chosen`) of the chosen one alone."""
         keep = self.plan.study.keep
         if keep == "all":
             return
         models = {p.parent: p for p in self.out.glob(f"runs/*/n-*/split-*/{MODEL}")}
-        best = best_run(self.plan, self.out) if keep == "chosen" else None
-        remove(p for folder, p in models.items() if folder != best)
+        names = [s for s in self.plan.settings if chosen in (None, s.name)] if keep == "chosen" else []
+        best = {best_run(self.plan, self.out, setting) for setting in names}
+        remove(p for folder, p in models.items() if folder not in best)
 
     def write(self, status: str, message: str = "", **found: Any) -> dict[str, Any]:
         """study.json and the page, as far as they go."""
@@ -211,6 +223,7 @@ class Series:
             "minibert": __version__, "started": self.started, "done": self.work.count, "planned": self.work.total,
             "sizes": list(self.plan.sizes), "whole": self.plan.whole, "seeds": self.plan.study.seeds,
             "splits": self.plan.study.splits, "notes": self.notes, "problems": self.problems,
+            "minutes": self.spent + (time.monotonic() - self.began) / 60,
             "so_far": standings(self.plan, self.methods, self.out), **who, **found,
         }  # fmt: skip
         text = json.dumps(finite(table), indent=1, ensure_ascii=False) + "\n"
@@ -228,10 +241,15 @@ class Series:
         return Outcome(self.out, "stopped", 75, found)
 
     def finish(self) -> Outcome:
-        """Choose, read the labels, score, and say that all is done."""
+        """Choose, read the labels, score, and say that all is done; unless no network can be chosen: the labels are
+        then left unread, so that what is mended and resumed is not scored a second time."""
+        failed = len(self.problems)
+        if not all(one["fine_tuned"] for one in choices(self.plan, self.methods, self.out)["sizes"]):
+            message = f"{failed} of the runs and methods failed, and nothing was scored: mend it, and go on with --resume"
+            return Outcome(self.out, "failed", 1, self.write("failed", message))
         say("scoring")
         table = scores.scored(self.plan, self.methods, self.out)
-        failed = len(self.problems)
+        self.let_go(table["chosen"]["fine_tuned"])
         found = self.write("completed", f"{failed} of the runs and methods failed" if failed else "", **table)
         with contextlib.suppress(EnvironmentProblem):  # Windows removes no file that is open
             remove([self.out / LOCK])
@@ -243,18 +261,18 @@ class Work:
 
     def __init__(self, plan: Plan):
         self.plan, self.count, self.minutes, self.read = plan, 0, 0.0, 0.0
-        self.costs = [self.cost(cell, plan.settings[place]) for cell, place in plan.jobs()]
+        self.costs = [self.cost(cell) for cell, _ in plan.jobs()]
 
     @property
     def total(self) -> int:
         """How many runs there are to be."""
         return len(self.costs)
 
-    def cost(self, cell: Cell, setting: Setting) -> float:
+    def cost(self, cell: Cell) -> float:
         """Texts that a run reads, one read without learning from it counted as a third."""
         return self.plan.task.train.epochs * cell.size + self.plan.whole / 6
 
-    def done(self, cell: Cell, setting: Setting, minutes: float | None) -> None:
+    def done(self, minutes: float | None) -> None:
         """One more; None: it was done before this study went on."""
         if minutes is not None:
             self.minutes, self.read = self.minutes + minutes, self.read + self.costs[self.count]
@@ -272,6 +290,11 @@ def answered(fitted: rungs.Fitted, part: Part) -> np.ndarray:
     """Probabilities (n, C) where a method has them, else targets (n,)."""
     found = fitted.probabilities(part.texts, part.pairs)
     return fitted.answer(part.texts, part.pairs) if found is None else found
+
+
+def said(problem: Exception) -> str:
+    """What went wrong; of a bug also what kind."""
+    return str(problem) if isinstance(problem, MiniBertError) else repr(problem)
 
 
 def told(cell: Cell) -> str:

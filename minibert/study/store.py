@@ -10,18 +10,20 @@ numbers stand for are in answers.json: a small draw of texts may know fewer than
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import answers, system
+from .. import answers, catalogue, system
 from ..data import Part
 from ..errors import DataError
 from ..folder import ANSWERS, finite, read_json
 from ..kinds import KINDS, words_of
 from ..results import write_array
+from ..spec import TaskSpec
 
 FACTS = "answers.json"
 
@@ -41,6 +43,11 @@ class Said:
         out = np.zeros((len(self.probabilities), len(labels)))
         out[:, [labels.index(label) for label in self.labels]] = self.probabilities
         return out
+
+
+def locator(task: TaskSpec) -> Callable[[str], Path]:
+    """A function that finds the tables that a spec names."""
+    return lambda word: catalogue.locate_data(word, task.folder)
 
 
 def facts_of(folder: Path) -> dict[str, Any]:
