@@ -25,6 +25,7 @@ Many comparisons find something by chance. `holm` corrects for their number (Hol
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -263,11 +264,18 @@ def _beyond_texts(points: list[np.ndarray], drawn: list[np.ndarray]) -> tuple[fl
     if free:
         found = sum(((one - one.mean()) ** 2).sum() for one in points)
         apart = (one - one.mean(axis=1, keepdims=True) for one in drawn)
-        of_seeds = max(0.0, float(found - sum(np.nanvar(one, axis=0).sum() for one in apart)) / free)
+        of_seeds = max(0.0, float(found - sum(_variance(one, 0).sum() for one in apart)) / free)
     if len(points) > 1:
-        within = [np.nanvar(one.mean(axis=1)) + of_seeds / one.shape[1] for one in drawn]
+        within = [_variance(one.mean(axis=1)) + of_seeds / one.shape[1] for one in drawn]
         of_splits = max(0.0, float(np.var([one.mean() for one in points], ddof=1) - np.mean(within)))
     return of_seeds, of_splits
+
+
+def _variance(x: np.ndarray, axis: int | None = None) -> Any:
+    """Of what is defined; NaN, in silence, where nothing is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanvar(x, axis=axis)
 
 
 def _randomised(kind: str, name: str, mine: Groups, other: Groups, swaps: int, seed: int) -> float | None:
