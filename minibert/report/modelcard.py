@@ -192,7 +192,11 @@ def limits(k: Told) -> str:
             f" {percent(cut['share_of_texts'])} of the test texts were longer; {percent(cut['share_of_tokens'])} of all their tokens were not read."
         )
     said = k.study.t.get("verdicts") or [] if k.study else k.run.data.get("findings") or []
-    out += [plain(one["sentence"]) for one in said if one["severity"] != "info"]
+    grave = [plain(one["sentence"]) for one in said if one["severity"] != "info"]
+    if k.study:
+        out += grave
+    elif grave:  # which may quote texts, and a card goes where the model goes
+        out.append(f"The check of the data has {count(len(grave), 'warning')}: see the run's report.")
     if k.study:
         out += [plain(sentence) for sentence in k.study.t.get("would_change") or []]
     out.append("What it reaches on texts of another source, time or language was not tested."
