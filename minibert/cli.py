@@ -43,6 +43,13 @@ app.add_typer(bench_app, name="bench")
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a key: train.epochs=3, study.seeds=5. May be repeated."),
+]
+NoTexts = Annotated[
+    bool, typer.Option("--no-texts", help="Keep texts out of the report and predictions.csv; row ids stay.")
+]
 KernelFile = Annotated[
     Path | None, typer.Option(help="A Python file that registers an attention kernel of your own.")
 ]
@@ -123,9 +130,7 @@ def run(
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME if absent.")] = None,
-    set: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a key: train.epochs=3. May be repeated.")
-    ] = None,
+    set: Changes = None,
     seeds: Annotated[
         int | None, typer.Option(help="Run with seeds 0, 1, ... so many; mean and spread of every score.")
     ] = None,
@@ -146,10 +151,7 @@ def run(
             help="Go on with an interrupted run from its newest checkpoint, as if nothing had been.",
         ),
     ] = False,
-    no_texts: Annotated[
-        bool,
-        typer.Option("--no-texts", help="Keep texts out of the report and predictions.csv; row ids stay."),
-    ] = False,
+    no_texts: NoTexts = False,
     tune: Annotated[
         bool, typer.Option("--tune", help="Only measure how many tokens at once go fastest, and propose it.")
     ] = False,
@@ -165,13 +167,11 @@ def run(
     from . import catalogue
     from . import spec as specs
 
-    changes = overrides(set)
+    changes = overrides(set, no_texts)
     if kernel_file:
         from . import kernels
 
         changes.setdefault("model.kernel", kernels.register_file(kernel_file)[0])
-    if no_texts:
-        changes["data.keep_texts"] = "false"
     if tune or explain_speed:
         refuse_together(
             "--tune and --explain-speed only measure",
@@ -228,12 +228,12 @@ def run_several(
     return outcome.exit_code
 
 
-def overrides(pairs: list[str] | None) -> dict[str, str]:
-    """--set key=value, as a dict."""
+def overrides(pairs: list[str] | None, no_texts: bool = False) -> dict[str, str]:
+    """--set key=value, as a dict; and what --no-texts stands for."""
     wrong = [p for p in pairs or [] if "=" not in p]
     if wrong:
         raise ConfigError(f"--set {wrong[0]}: write it as table.key=value, for example train.epochs=3")
-    return dict(p.split("=", 1) for p in pairs or [])
+    return dict(p.split("=", 1) for p in pairs or []) | ({"data.keep_texts": "false"} if no_texts else {})
 
 
 @app.command(
@@ -249,10 +249,7 @@ def study(
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the study; runs/NAME-study if absent.")] = None,
-    set: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change a key: study.seeds=5, train.epochs=3. May be repeated."),
-    ] = None,
+    set: Changes = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier study in this folder.")
     ] = False,
@@ -263,10 +260,7 @@ def study(
             help="Go on with an interrupted study, or with more seeds, splits or numbers of texts.",
         ),
     ] = False,
-    no_texts: Annotated[
-        bool,
-        typer.Option("--no-texts", help="Keep texts out of the report and predictions.csv; row ids stay."),
-    ] = False,
+    no_texts: NoTexts = False,
     debug: Debug = False,
 ) -> int:
     """Learning curve, settings and traditional methods side by side: one report that can be published.
@@ -279,7 +273,7 @@ def study(
     from .study import study as run_study
 
     again = Path(spec) if resume and (Path(spec) / "study.json").is_file() else None
-    changes = overrides(set) | ({"data.keep_texts": "false"} if no_texts else {})
+    changes = overrides(set, no_texts)
     task = specs.load(again / "spec.toml" if again else catalogue.locate_task(spec), changes)
     folder = out or again or Path("runs") / f"{task.task.name}-study"
     outcome = run_study(task, folder, overwrite=overwrite, resume=resume)

@@ -286,8 +286,7 @@ def stopped(fits: list[Fitted], folder: RunFolder, stop: system.Stop, checkpoint
     reached = f"its best epoch so far, {best}" if best else "the first epoch, unfinished"
     message = f"stopped on {stop.requested}; {MODEL}/ holds what was reached ({reached}) and loads"
     if checkpoints.any():
-        named = f'"{folder.path}"' if " " in str(folder.path) else folder.path
-        message += f"; go on with: minibert run {named} --resume"
+        message += f"; go on with: minibert run {system.typed(folder.path)} --resume"
     folder.status("stopped", message=message, best_epoch=best)
     write_up(folder)
     say(f"{folder.path}: {message}")

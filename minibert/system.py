@@ -184,6 +184,11 @@ class Stop:
                 around.requested = around.requested or self.requested
 
 
+def typed(path: Path | str) -> str:
+    """A path as one word of a command line."""
+    return f'"{path}"' if " " in str(path) else str(path)
+
+
 def me() -> dict[str, Any]:
     """This process, as `alive` knows it again."""
     return {"pid": os.getpid(), "host": platform.node()}

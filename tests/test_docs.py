@@ -31,20 +31,18 @@ def test_the_hour_names_many_symbols():
     assert sum(":" in word for word in named_in("docs/hour.md")) > 20
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "docs/hour.md",
-        "docs/several.md",
-        "docs/estimates.md",
-        "docs/study.md",
-        "docs/training.md",
-        "docs/kernels.md",
-        "docs/python.md",
-        "README.md",
-        "CONTRIBUTING.md",
-    ],
+DOCS = (
+    "docs/hour.md",
+    "docs/several.md",
+    "docs/study.md",
+    "docs/estimates.md",
+    "docs/training.md",
+    "docs/kernels.md",
+    "docs/python.md",
 )
+
+
+@pytest.mark.parametrize("page", [*DOCS, "README.md", "CONTRIBUTING.md"])
 def test_every_file_and_symbol_named_exists(page):
     for word in named_in(page):
         path, _, symbol = word.partition(":")
@@ -64,21 +62,7 @@ def commands(page: str) -> list[str]:
     return [line.split("#")[0].strip() for line in lines]
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "docs/hour.md",
-        "docs/several.md",
-        "docs/estimates.md",
-        "docs/study.md",
-        "docs/training.md",
-        "docs/kernels.md",
-        "docs/python.md",
-        "docs/training.md",
-        "docs/kernels.md",
-    ],
-)
+@pytest.mark.parametrize("page", [*DOCS, "README.md"])
 def test_every_command_shown_is_one_that_the_program_has(page):
     from typer.main import get_command
 

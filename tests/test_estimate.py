@@ -6,6 +6,8 @@ shows as 93.5 to 96.5 % in 997 of 1,000 such tries.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections import Counter
 
@@ -20,10 +22,10 @@ from minibert.estimate.correction import MODELS, binomial
 
 CORPORA = 2000
 PROMISED = (0.935, 0.965)
-# Two of some 70 cells come out just under that with seed 0. What many more corpora of other seeds gave: 93.6 % of
-# 40,000 for a class of 3 % of which half is found (of 200 coded texts about 6 are so); 93.9 to 94.4 % of 8,000
-# where the prediction explains. So they are a little low, and held to that.
-EDGE = (0.93, 0.965)
+# Two of some 70 cells miss that, just so, with seed 0: a goal that is not reached there, and said to be missed. What
+# many more corpora of other seeds gave: 93.6 % of 40,000 for a class of 3 % of which half is found (of 200 coded texts
+# about 6 are so); 93.9 to 94.4 % of 8,000 where the prediction explains.
+MISSED = pytest.mark.xfail(strict=True, reason="93.4 and 93.45 % of 2,000 corpora where 93.5 are promised")
 
 
 # --- by hand ----------------------------------------------------------------------------------------
@@ -220,8 +222,8 @@ def covered(draw, trials=CORPORA, seed=0):
     return {key: count / trials for key, count in hits.items()}
 
 
-def holds(rates, which="corrected", promised=PROMISED):
-    low, high = promised
+def holds(rates, which="corrected"):
+    low, high = PROMISED
     return {key: rate for key, rate in rates.items() if key[1] == which and not low <= rate <= high} == {}
 
 
@@ -276,15 +278,18 @@ def test_intervals_of_coefficients_hold_what_they_promise_and_naive_ones_do_not(
 CLASSIFIERS = {"good": (0.9, 0.03), "biased": (0.7, 0.1), "shy": (0.5, 0.01)}
 
 
+CELLS = [*itertools.product([0.03, 0.1, 0.3, 0.5], CLASSIFIERS, [200, 500], [False, True])]
+HARDEST = (0.03, "shy", 200, True)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [200, 500])
-@pytest.mark.parametrize("classifier", CLASSIFIERS)
-@pytest.mark.parametrize("share", [0.03, 0.1, 0.3, 0.5])
-@pytest.mark.parametrize("corpus_only", [False, True])
+@pytest.mark.parametrize(
+    "share, classifier, n, corpus_only",
+    [pytest.param(*cell, marks=MISSED if cell == HARDEST else ()) for cell in CELLS],
+)
 def test_coverage_of_shares(share, classifier, n, corpus_only):
     rates = covered(a_share(share, *CLASSIFIERS[classifier], n, corpus_only=corpus_only))
-    edge = (share, classifier, n, corpus_only) == (0.03, "shy", 200, True)
-    assert holds(rates, promised=EDGE if edge else PROMISED), rates
+    assert holds(rates), rates
 
 
 @pytest.mark.slow
@@ -357,9 +362,8 @@ def test_coverage_of_coefficients_with_sampling_probabilities():
     assert holds(rates), rates
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("n", [200, 500])
-def test_coverage_where_the_prediction_explains(n):
+@functools.cache
+def where_the_prediction_explains(n):
     """An outcome that is known of all texts, on a class that is predicted: errors bend the slope towards 0."""
     truths = [1.0, 2.0, -0.5]
 
@@ -372,9 +376,22 @@ def test_coverage_where_the_prediction_explains(n):
         names = ("class", "x")
         return estimate.regression(y, np.c_[said, x], np.arange(n), true_X=true_X, names=names), truths
 
-    rates = covered(draw)
-    assert holds(rates, promised=EDGE if n == 200 else PROMISED), rates
+    return covered(draw)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [200, 500])
+def test_coverage_of_slopes_where_the_prediction_explains(n):
+    rates = where_the_prediction_explains(n)
+    assert holds({key: rate for key, rate in rates.items() if key[0] != "constant"}), rates
     assert rates["class", "naive"] < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [pytest.param(200, marks=MISSED), 500])
+def test_coverage_of_the_constant_where_the_prediction_explains(n):
+    rates = where_the_prediction_explains(n)
+    assert holds({key: rate for key, rate in rates.items() if key[0] == "constant"}), rates
 
 
 # --- what is refused or told ------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from ..kinds import KINDS
 from ..metrics import HIGHER_IS_BETTER, METRICS, ONE_LABEL
 from ..spec import default_metric
+from ..system import typed as typed
 from .read import Run
 
 # title, what it is in one line
@@ -414,11 +415,6 @@ def place(folder: Path) -> str:
     """The run folder's path from where the run was started, or its name where it lies elsewhere."""
     whole = folder.absolute()
     return whole.relative_to(Path.cwd()).as_posix() if whole.is_relative_to(Path.cwd()) else whole.name
-
-
-def typed(path: str) -> str:
-    """A path as one word of a command line."""
-    return f'"{path}"' if " " in path else path
 
 
 def literal(path: str) -> str:

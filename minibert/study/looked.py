@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import answers, metrics
+from .. import answers
 from ..data.parts import column
 from ..data.propose import describe, group_columns
 from ..kinds import KINDS
@@ -95,12 +95,11 @@ def changing(
     """What changes.py asks for."""
     points = [{"examples": p["size"], **p} for p in found["best"]["fine_tuned"]]
     reps = [one for cell in cells if (one := s.replicate(name, cell))]
-    classes = len(s.labels) or None
     out = {
         "metric": s.metric,
         "curve": points,
         "score": points[-1],
-        "seeds": [metrics.value(s.metric, r.truth, r.answers, classes, s.kind) for r in reps],
+        "seeds": [s.value(s.metric, one) for one in reps],
         "suspects": facts.get("suspects") or {},
         "cut": facts.get("cut") or {},
     }
@@ -121,8 +120,7 @@ def changing(
         for pair in row["pairs"]
     }
     if known and reps and s.plan.study.splits == 1:
-        new = compare.without(reps, known)
-        values = [metrics.value(s.metric, r.truth, r.answers, classes, s.kind) for r in new]
+        values = [s.value(s.metric, one) for one in compare.without(reps, known)]
         out["clean"] = {"texts": len(known), "value": float(np.mean(values))}
     return out
 

@@ -20,6 +20,7 @@ from ..data.splits import label_order
 from ..data.tables import Table, read_table
 from ..folder import ANSWERS, read_json
 from ..kinds import KINDS, metrics_of
+from ..metrics import HIGHER_IS_BETTER
 from ..spec import TaskSpec
 from . import compare, further, human, store, written
 from .choose import best_run, cells_of, choices, folders, role, title
@@ -98,8 +99,18 @@ class Scored:
         found = (self.replicate(name, cell) for cell in cells_of(self.plan, size))
         return [one for one in found if one is not None]
 
+    def value(self, metric: str, one: Replicate) -> float:
+        """A metric of one repetition; NaN where undefined."""
+        return metrics.value(metric, one.truth, one.answers, len(self.labels) or None, self.kind)
+
     def mean(self, name: str, size: int, metric: str) -> dict[str, Any] | None:
-        """A score over the repetitions, with its interval; None where nothing was answered."""
+        """A score over the repetitions, with its interval; None where nothing was answered. Drawn once."""
+        if (name, size, metric) not in self.read:
+            self.read[name, size, metric] = self.drawn(name, size, metric)
+        return self.read[name, size, metric]
+
+    def drawn(self, name: str, size: int, metric: str) -> dict[str, Any] | None:
+        """The same, drawn now."""
         found = self.replicates(name, size)
         return (
             compare.mean_score(self.kind, metric, found, num_classes=len(self.labels) or None)
@@ -261,7 +272,14 @@ def table(s: Scored, made: dict[str, Any]) -> list[dict[str, Any]]:
                 "against": against,
             }
         )
-    return rows
+    sign = -1 if HIGHER_IS_BETTER[s.metric] else 1
+    roles = list(dict.fromkeys(row["role"] for row in rows))
+
+    def place(row: dict[str, Any]) -> tuple[int, float]:
+        score = row["validation"]
+        return roles.index(row["role"]), np.inf if score is None else sign * score
+
+    return sorted(rows, key=place)
 
 
 def per_thousand(s: Scored, facts: dict[str, Any], cell: Cell) -> float | None:
@@ -312,13 +330,11 @@ def repeated(s: Scored, made: dict[str, Any]) -> list[dict[str, Any]]:
             gaps = []
             for split in range(s.plan.study.splits):
                 pairs = [[s.replicate(n, c) for n in (ours, theirs)] for c in cells if c.split == split]
-                values = [[metrics.value(metric, r.truth, r.answers, len(s.labels) or None, s.kind) for r in pair]
-                          for pair in pairs if None not in pair]  # fmt: skip
+                values = [[s.value(metric, one) for one in pair] for pair in pairs if None not in pair]
                 if values:
                     gaps.append(float(np.mean([a - b for a, b in values])))
-            tested = len(
-                s.test(cells[0])
-            )  # of all: what is drawn to learn from fewer texts overlaps less, not more
+            # The share of all texts that is tested: who learns from fewer shares fewer of them, not more.
+            tested = len(s.test(cells[0]))
             interval = compare.corrected_interval(gaps, tested / (tested + s.plan.whole))
             out.append({"size": size, "metric": metric, "differences": gaps, **interval})
     return out

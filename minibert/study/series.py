@@ -67,8 +67,8 @@ class Series:
         self.work = Work(plan)
         self.vectors: rungs.Vectors | None = None
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        before = read_json(out / STUDY)
-        self.started, self.spent = before.get("started", now), before.get("minutes") or 0.0
+        old = read_json(out / STUDY)
+        self.started, self.spent = old.get("started", now), old.get("minutes") or 0.0
         self.began = time.monotonic()
 
     def all(self, stop: system.Stop) -> Outcome:
@@ -234,8 +234,7 @@ class Series:
 
     def stopped(self) -> Outcome:
         """End where it is, on request."""
-        named = f'"{self.out}"' if " " in str(self.out) else self.out
-        message = f"stopped with {self.work.count} of {self.work.total} runs done; go on with: minibert study {named} --resume"
+        message = f"stopped with {self.work.count} of {self.work.total} runs done; go on with: minibert study {system.typed(self.out)} --resume"
         found = self.write("stopped", message)
         say(message)
         return Outcome(self.out, "stopped", 75, found)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import answers, metrics, system
+from .. import answers, system
 from ..results import beside, write_table
 from . import store
 
@@ -47,7 +47,7 @@ def lines(s: Any) -> list[list[Any]]:
         for cell in s.plan.cells():
             one, facts = s.replicate(name, cell), s.fact(name, cell)
             for metric in s.metrics if one else ():
-                tested = metrics.value(metric, one.truth, one.answers, len(s.labels) or None, s.kind)
+                tested = s.value(metric, one)
                 out.append([name, cell.size, cell.split, cell.seed, metric, facts["validation"].get(metric), tested,
                             facts.get("learned_from"), facts.get("minutes")])  # fmt: skip
     return out

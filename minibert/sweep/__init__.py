@@ -161,8 +161,7 @@ class Series:
 
     def stopped(self) -> Outcome:
         """End where it is, on request."""
-        named = f'"{self.out}"' if " " in str(self.out) else self.out
-        message = f"stopped with {len(self.rows)} of {self.planned} runs done; go on with: minibert run {named} --resume"
+        message = f"stopped with {len(self.rows)} of {self.planned} runs done; go on with: minibert run {system.typed(self.out)} --resume"
         found = self.write("stopped", message)
         say(message)
         return Outcome(self.out, "stopped", 75, found)
