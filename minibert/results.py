@@ -99,17 +99,18 @@ def store_answers(
         parts[name] = opened(labels)
         fitted.encoded[name] = read(fitted.model, parts[name])
         found[name] = answered(fitted, name, stop)
-    if not stop.requested:
-        (folder.path / ANSWERS).mkdir(exist_ok=True)
-        for name, said in found.items():
-            write_array(
-                folder.path / ANSWERS / f"{name}.npy", said.astype("float32" if said.ndim > 1 else "float64")
-            )
+    if stop.requested:  # half of the answers are nonsense then
+        return {}
+    for name, said in found.items():
+        write_array(
+            folder.path / ANSWERS / f"{name}.npy", said.astype("float32" if said.ndim > 1 else "float64")
+        )
     parts = {"train": fitted.splits.train, **parts}
     facts = {name: {"rows": len(part), **fitted.encoded[name].summary()} for name, part in parts.items()}
     for name, part in parts.items():  # [CLS] and [SEP] are no pieces of words
         words = sum(len(words_of(text)) for texts in (part.texts, part.pairs or ()) for text in texts)
-        frame = 2 + (part.pairs is not None)
+        tokenizer = fitted.model.tokenizer
+        frame = (tokenizer.double if part.pairs else tokenizer.single).size
         facts[name]["pieces_per_word"] = float((fitted.encoded[name].tokens - frame).sum()) / max(words, 1)
     table = {
         "labels": list(labels),
