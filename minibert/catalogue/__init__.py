@@ -10,6 +10,7 @@ the Hugging Face hub, a URL, wheels on the package index, a tar that is listed i
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import tomllib
 from collections.abc import Callable, Iterator
@@ -98,6 +99,12 @@ def studies() -> dict[str, Path]:
 def listed(folder: str, kind: str) -> dict[str, Asset]:
     """Every table of a folder's list as an Asset; ConfigError if the list was edited into nonsense."""
     path = package_folder(folder) / LISTS[folder]
+    return dict(read_list(path, kind, path.stat().st_mtime_ns))
+
+
+@functools.lru_cache(4)
+def read_list(path: Path, kind: str, changed: int) -> dict[str, Asset]:
+    """The same, read once for as long as the file is not `changed`: hundreds of tables, asked for several times a run."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
         return {name: to_asset(name, kind, table) for name, table in tables.items()}
