@@ -1,0 +1,50 @@
+"""Wrong answers to the course's exercises, as learners give them, each with a word of what must be said of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def shortest_first(word, vocabulary):
+    pieces, start = [], 0
+    while start < len(word):
+        mark = "##" if start else ""
+        fits = [e for e in range(start + 1, len(word) + 1) if mark + word[start:e] in vocabulary]
+        if not fits:
+            return ["[UNK]"]
+        pieces.append(mark + word[start : fits[0]])
+        start = fits[0]
+    return pieces
+
+
+def greedy(word, vocabulary, mark="##", unknown=None):
+    pieces, start = [], 0
+    while start < len(word):
+        sign = mark if start else ""
+        for end in range(len(word), start, -1):
+            if sign + word[start:end] in vocabulary:
+                break
+        else:
+            return unknown or [*pieces, "[UNK]"]
+        pieces.append(sign + word[start:end])
+        start = end
+    return pieces
+
+
+# name -> three or more of (answer, a word that the message must hold)
+WRONG: dict[str, list[tuple[object, str]]] = {
+    "chapter1.1": [
+        (shortest_first, "longest"),
+        (lambda word, vocabulary: greedy(word, {x.strip("#") for x in vocabulary}, ""), "'unaffable' became"),
+        (greedy, "one [UNK], all of it"),
+        (lambda word: [word], "2 arguments"),
+    ],
+    "chapter1.2": [
+        (lambda lengths: np.arange(sum(lengths)), "begins again"),
+        (lambda lengths: np.concatenate([np.arange(1, n + 1) for n in lengths]), "position 0"),
+        (lambda lengths: [range(max(lengths)) for _ in lengths], "shape"),
+    ],
+}
+
+# Exercises whose solution on the page needs nothing of the page before it, and no weights: the fast tests look at them.
+ALONE: tuple[str, ...] = ("chapter1.1", "chapter1.2")
