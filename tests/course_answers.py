@@ -31,6 +31,11 @@ def greedy(word, vocabulary, mark="##", unknown=None):
     return pieces
 
 
+def softmax(scores, axis=-1):
+    exps = np.exp(scores - scores.max(axis, keepdims=True))
+    return exps / exps.sum(axis, keepdims=True)
+
+
 # name -> three or more of (answer, a word that the message must hold)
 WRONG: dict[str, list[tuple[object, str]]] = {
     "chapter1.1": [
@@ -44,7 +49,25 @@ WRONG: dict[str, list[tuple[object, str]]] = {
         (lambda lengths: np.concatenate([np.arange(1, n + 1) for n in lengths]), "position 0"),
         (lambda lengths: [range(max(lengths)) for _ in lengths], "shape"),
     ],
+    "chapter3.1": [
+        (lambda q, k: softmax(q @ k.T / 2, 0), "the keys, the last axis"),
+        (lambda q, k: softmax(q @ k.T), "too large"),
+        (lambda q, k: softmax(q @ k.T / 4), "√K is meant"),
+        (lambda q, k: softmax(k @ q.T / 2), "queries"),
+        (lambda q, k: q @ k.T / 2, "exp"),
+        (lambda q, k: np.exp(q @ k.T / 2), "sums to"),
+        (lambda q, k: np.exp(q @ k.T / 2) / np.exp(q @ k.T / 2).sum(1, keepdims=True), "not finite"),
+        (lambda q, k: softmax(q.T @ k), "shape"),
+    ],
+    "chapter3.2": [
+        ([4.0, 0.0], '"river"'),
+        ([0.0, 1.0], "too short"),
+        ([0.0, -9.0], "0.00"),
+        ([0.0, 0.0], "asks nothing"),
+        ("she", "array"),
+    ],
+    "chapter3.3": [(64, "variance"), (1, "added up"), (0.125, "scale"), (32, "root")],
 }
 
 # Exercises whose solution on the page needs nothing of the page before it, and no weights: the fast tests look at them.
-ALONE: tuple[str, ...] = ("chapter1.1", "chapter1.2")
+ALONE: tuple[str, ...] = ("chapter1.1", "chapter1.2", "chapter3.1", "chapter3.3")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import minibert
@@ -97,7 +98,7 @@ def test_outputs_are_replaced_and_a_solution_is_hidden():
 def test_a_solution_is_accepted(name, capsys):
     page = next(page for page in PAGES if page.stem[0] == name.split(".")[0][-1])
     (code,) = [code for code in blocks(page, "python solution") if asked(code) == [name]]
-    exec(code, {"minibert": minibert})
+    exec(code, {"minibert": minibert, "np": np})
     assert capsys.readouterr().out.startswith(f"{name}: right. ")
 
 

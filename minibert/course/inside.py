@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import exercise
-from .given import called, numbers, texts
+from .given import called, close, number, numbers, texts
 
 # --- 1: tokens ------------------------------------------------------------------------------------
 
@@ -55,3 +55,91 @@ def positions(answer: object) -> str:
                 f"for the lengths {lengths} came {found.astype(int).tolist()}: each text counts 0, 1, 2, ..."
             )
     return ""
+
+
+# --- 3: one attention head ------------------------------------------------------------------------
+
+SIX = ("she", "sat", "by", "the", "river", "bank")
+KEYS = np.array([[0, 2], [0, 0], [0, 0], [0, 0], [3, 0], [2, 0]], dtype=np.float64)  # of the page's six words
+
+
+@exercise(
+    "chapter3.1",
+    expects="a function probabilities(q, k) that gives shares (n, n) from two arrays (n, K)",
+    right="Each row sums to 1: attention is spread, never created.",
+)
+def probabilities(answer: object) -> str:
+    """softmax(q k^T / sqrt(K)) over the keys, safe for large scores."""
+    rng = np.random.default_rng(3)
+    q, k = rng.normal(size=(2, 5, 4))  # (5, 4)
+    wanted = looks(q, k)
+    found = numbers(called(answer, q, k), wanted.shape, "what the function gives for n = 5")
+    if close(found, wanted):
+        numbers(called(answer, 100 * q, 100 * k), wanted.shape, "with scores of some thousands the result")
+        return ""
+    if (found < 0).any():
+        return "some shares are below 0: the scores still go through exp"
+    slips = {
+        "the scores are too large: they are divided by √K before exp": looks(2 * q, k),  # K = 4
+        "the scores are divided by K, where √K is meant": looks(q / 2, k),
+        "the rows belong to the queries: q @ k.T, where this is k @ q.T": looks(k, q),
+    }
+    for rule, slip in slips.items():
+        if close(found, slip):
+            return rule
+    if not close(found.sum(1), 1):
+        return f"the first row sums to {found[0].sum():.1f}, not 1: softmax runs over the keys, the last axis"
+    return "rows sum to 1, but the shares are others: softmax of q @ k.T / √K is asked for"
+
+
+def looks(q: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """The shares of one head, by the NumPy twin. (n, K) x 2 -> (n, n)."""
+    from ..scratch.layers import attention
+
+    return attention(q[None], k[None], k[None])[1][0]
+
+
+@exercise(
+    "chapter3.2",
+    expects="a query, an array of 2 numbers",
+    right="The direction of a query says whom it finds, its length how surely.",
+)
+def asks_for_she(answer: object) -> str:
+    """Along she's key, and long enough."""
+    query = numbers(answer, (2,), "the query")
+    shares = looks(query[None], KEYS)[0]
+    if shares[0] > 0.95:
+        return ""
+    if np.ptp(shares) < 0.01:
+        return "all shares are alike: a query of zeros asks nothing"
+    most = SIX[int(shares.argmax())]
+    if most == "she":
+        return (
+            f'it finds "she", with {shares[0]:.2f}: that is the right direction, but the query is too short'
+        )
+    if np.ptp(shares) < 0.01:
+        return "all shares are alike: a query of zeros asks nothing"
+    return (
+        f'it looks at "{most}" most and at "she" with {shares[0]:.2f}: a query finds keys that point its way'
+    )
+
+
+@exercise(
+    "chapter3.3",
+    expects="a number",
+    right="Divided by √64 it is 1 again, whatever the width of a head: that is the scale.",
+)
+def size_of_a_product(answer: object) -> str:
+    """The root of K: variances add up."""
+    found, K = number(answer), 64
+    rules = {
+        K: "64 is the variance, the sum of 64 variances of 1; the standard deviation is another",
+        1: "one product has 1; here 64 of them are added up",
+        1
+        / np.sqrt(K): "that is the scale by which the product is multiplied; asked is the product before it",
+    }
+    for slip, rule in rules.items():
+        if close(np.array(found), slip):
+            return rule
+    wrong = "the variances of independent terms add up; the standard deviation is the root of the variance"
+    return "" if close(np.array(found), np.sqrt(K)) else wrong
