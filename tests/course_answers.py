@@ -36,6 +36,11 @@ def softmax(scores, axis=-1):
     return exps / exps.sum(axis, keepdims=True)
 
 
+def layer_norm(x, w, b, eps, axis=-1, ddof=0, outside=0.0):
+    centred = x - x.mean(axis, keepdims=True)
+    return w * centred / (np.sqrt(x.var(axis, keepdims=True, ddof=ddof) + eps) + outside) + b
+
+
 # name -> three or more of (answer, a word that the message must hold)
 WRONG: dict[str, list[tuple[object, str]]] = {
     "chapter1.1": [
@@ -48,6 +53,20 @@ WRONG: dict[str, list[tuple[object, str]]] = {
         (lambda lengths: np.arange(sum(lengths)), "begins again"),
         (lambda lengths: np.concatenate([np.arange(1, n + 1) for n in lengths]), "position 0"),
         (lambda lengths: [range(max(lengths)) for _ in lengths], "shape"),
+    ],
+    "chapter2.1": [
+        (lambda i, table: (table @ table[i]).argmax(), "long"),
+        (lambda i, table: i, "itself"),
+        (lambda i, table: np.argmin(table @ table[i]), "opposite"),
+        (lambda i, table: table[2], "shape"),
+    ],
+    "chapter2.2": [
+        (lambda x, w, b, eps: layer_norm(x, w, b, eps, axis=0), "last axis"),
+        (lambda x, w, b, eps: layer_norm(x, w, b, eps, ddof=1), "D - 1"),
+        (lambda x, w, b, eps: layer_norm(x, w, b, 0, outside=eps), "outside"),
+        (lambda x, w, b, eps: layer_norm(x, w, b, 0), "eps is missing"),
+        (lambda x, w, b, eps: layer_norm(x, 1, 0, eps), "w and b"),
+        (lambda x, w, b, eps: w * (x - x.mean()) / x.std() + b, "token by token"),
     ],
     "chapter3.1": [
         (lambda q, k: softmax(q @ k.T / 2, 0), "the keys, the last axis"),
@@ -70,4 +89,4 @@ WRONG: dict[str, list[tuple[object, str]]] = {
 }
 
 # Exercises whose solution on the page needs nothing of the page before it, and no weights: the fast tests look at them.
-ALONE: tuple[str, ...] = ("chapter1.1", "chapter1.2", "chapter3.1", "chapter3.3")
+ALONE: tuple[str, ...] = ("chapter1.1", "chapter1.2", "chapter2.1", "chapter2.2", "chapter3.1", "chapter3.3")

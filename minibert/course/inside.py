@@ -57,6 +57,64 @@ def positions(answer: object) -> str:
     return ""
 
 
+# --- 2: embeddings --------------------------------------------------------------------------------
+
+
+@exercise(
+    "chapter2.1",
+    expects="a function nearest(i, table) that gives a row's number",
+    right="Length says how strongly a row speaks, direction what of.",
+)
+def nearest_row(answer: object) -> str:
+    """The largest cosine among the other rows."""
+    table = np.array([[1, 0], [3, 4], [0.2, 0.04], [2, -1], [-5, 0.1]], dtype=np.float64)
+    found = number(called(answer, 0, table), "what the function gives")
+    slips = {
+        0: "row 0 itself came out: another row is asked for",
+        1: "row 1 is long, so its dot product is large, but it points elsewhere: divide by the lengths",
+        4: "row 4 points the opposite way: the largest cosine is asked for, with its sign",
+    }
+    if found != 2:
+        return slips.get(found, f"row {found:g} came out, whose cosine with row 0 is smaller than another's")
+    return (
+        ""
+        if number(called(answer, 3, table), "what the function gives") == 0
+        else "row 3 is nearest to row 0"
+    )
+
+
+@exercise(
+    "chapter2.2",
+    expects="a function layer_norm(x, w, b, eps) that gives (N, D)",
+    right="Every LayerNorm of the model, thirteen of them, is this function.",
+)
+def layer_norm(answer: object) -> str:
+    """Mean and variance over each token's own D numbers; eps inside the root."""
+    from ..scratch.layers import Parameters
+    from ..scratch.layers import layer_norm as twin
+
+    rng = np.random.default_rng(2)
+    x, w, b, eps = 3 + 2 * rng.normal(size=(3, 5)), rng.normal(size=5) + 2, rng.normal(size=5), 0.5
+    found = numbers(called(answer, x, w, b, eps), x.shape, "what the function gives")
+    centred, variance = x - x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    larger = variance * 5 / 4  # with D - 1
+    own = "mean and variance run over the tokens: they run over each token's own numbers, the last axis"
+    slips = {
+        own: w * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + b,
+        "eps is outside the root: it is added to the variance": w * centred / (np.sqrt(variance) + eps) + b,
+        "eps is missing": w * centred / np.sqrt(variance) + b,
+        "the variance is over D - 1 (ddof=1), here it is over D": w * centred / np.sqrt(larger + eps) + b,
+        "w and b are missing": centred / np.sqrt(variance + eps),
+        "the mean is still in it: it is taken off first": w * x / np.sqrt(variance + eps) + b,
+        "it is divided by the variance, not by its root": w * centred / (variance + eps) + b,
+    }
+    for rule, slip in slips.items():
+        if close(found, slip):
+            return rule
+    right = close(found, twin(Parameters({"n.weight": w, "n.bias": b}), "n", x, eps))
+    return "" if right else "the numbers are others: w (x - mean) / sqrt(variance + eps) + b, token by token"
+
+
 # --- 3: one attention head ------------------------------------------------------------------------
 
 SIX = ("she", "sat", "by", "the", "river", "bank")
@@ -117,8 +175,6 @@ def asks_for_she(answer: object) -> str:
         return (
             f'it finds "she", with {shares[0]:.2f}: that is the right direction, but the query is too short'
         )
-    if np.ptp(shares) < 0.01:
-        return "all shares are alike: a query of zeros asks nothing"
     return (
         f'it looks at "{most}" most and at "she" with {shares[0]:.2f}: a query finds keys that point its way'
     )
