@@ -77,6 +77,7 @@ setup(
         "excel": ["openpyxl>=3.1"],
         "parquet": ["pyarrow>=15"],
         "tensorboard": ["tensorboard>=2.18"],
+        "course": ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],
         "vader": ["vaderSentiment>=3.3.2"],
         "test": [
             "pytest>=8",
@@ -87,6 +88,9 @@ setup(
             "pyarrow>=15",
             "tensorboard>=2.18",
             "vaderSentiment>=3.3.2",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
+            "ipykernel>=6.29",
             "build",
         ],
         "browser": ["playwright>=1.40"],

@@ -41,6 +41,7 @@ NAMES = {
     "finetune": "notebook",
     "TextClassifier": "estimator",
     "TextRegressor": "estimator",
+    "course": "",
 }
 
 __all__ = [

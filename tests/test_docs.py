@@ -42,7 +42,10 @@ DOCS = (
 )
 
 
-@pytest.mark.parametrize("page", [*DOCS, "README.md", "CONTRIBUTING.md"])
+COURSE = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "course").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", [*DOCS, *COURSE, "README.md", "CONTRIBUTING.md"])
 def test_every_file_and_symbol_named_exists(page):
     for word in named_in(page):
         path, _, symbol = word.partition(":")
@@ -62,7 +65,7 @@ def commands(page: str) -> list[str]:
     return [line.split("#")[0].strip() for line in lines]
 
 
-@pytest.mark.parametrize("page", [*DOCS, "README.md"])
+@pytest.mark.parametrize("page", [*DOCS, "docs/course/README.md", "README.md"])
 def test_every_command_shown_is_one_that_the_program_has(page):
     from typer.main import get_command
 
