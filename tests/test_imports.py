@@ -121,7 +121,7 @@ ELSEWHERE = {
 # ... and inside a function only, because it is optional or slow to load.
 INSIDE = {
     "transformers": "oracle",
-    "torch": "trackers",
+    "torch": "course trackers",
     "jinja2": "bench",
     "pandas": "model",
     "scipy": "study",
