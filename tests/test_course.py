@@ -17,12 +17,13 @@ import minibert
 from minibert import course
 from minibert.errors import DataError
 
-from .course_answers import ALONE, WRONG
+from .course_answers import ALONE, WEIGHTS, WRONG
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "course"
 PAGES = sorted(FOLDER.glob("[0-9]_*.md"))
 NAMES = sorted(course.exercises())
+CHECKED = [pytest.param(name, marks=pytest.mark.slow) if name in WEIGHTS else name for name in NAMES]
 
 spec = importlib.util.spec_from_file_location("course_build", FOLDER / "build.py")
 build = importlib.util.module_from_spec(spec)
@@ -102,7 +103,7 @@ def test_a_solution_is_accepted(name, capsys):
     assert capsys.readouterr().out.startswith(f"{name}: right. ")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CHECKED)
 def test_wrong_answers_are_refused_with_the_reason(name, capsys):
     assert len(WRONG[name]) >= 3
     for answer, word in WRONG[name]:
@@ -111,7 +112,7 @@ def test_wrong_answers_are_refused_with_the_reason(name, capsys):
         assert said.startswith(f"{name}: not yet. ") and word.lower() in said.lower(), said
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CHECKED)
 def test_whatever_is_handed_in_gets_a_sentence(name, capsys):
     assert course.check(name, None) is False
     assert course.EXERCISES[name].expects in capsys.readouterr().out

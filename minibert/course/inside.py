@@ -5,6 +5,8 @@ In:  an answer.   Out: "" where it is right, else the rule that it breaks.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from . import exercise
@@ -199,3 +201,163 @@ def size_of_a_product(answer: object) -> str:
             return rule
     wrong = "the variances of independent terms add up; the standard deviation is the root of the variance"
     return "" if close(np.array(found), np.sqrt(K)) else wrong
+
+
+# --- 4: many heads --------------------------------------------------------------------------------
+
+TEXT = (  # as on the page
+    "The committee met on Monday to discuss the budget. Its chair, who had been ill, said that the plan would "
+    "cost more than expected. Nobody objected, and the vote was postponed until spring."
+)
+
+
+@exercise(
+    "chapter4.1",
+    expects="a function split_heads(x, H) that gives (H, n, K) from x (n, D)",
+    right="No number is computed: heads are a way to read the same columns.",
+)
+def split_heads(answer: object) -> str:
+    """Head h holds the columns h K to (h + 1) K of every token."""
+    n, H, K = 5, 3, 4
+    x = np.arange(n * H * K, dtype=np.float64).reshape(n, H * K)
+    found = numbers(called(answer, x, H), (H, n, K), f"what the function gives for x {x.shape} and H = {H}")
+    if np.array_equal(found, x.reshape(n, H, K).swapaxes(0, 1)):
+        return ""
+    if np.array_equal(found, x.reshape(H, n, K)):
+        return (
+            "the shape is right, but head 0 got the first tokens: each head needs its columns of every token"
+        )
+    if np.array_equal(found, x.reshape(n, K, H).transpose(2, 0, 1)):
+        return "head 0 got every third column: its columns are next to one another, 0 to K - 1"
+    return f"the second token's numbers in head 0 are {found[0, 1]}, where the columns 0 to 3 hold {x[1, :K]}"
+
+
+@exercise(
+    "chapter4.2",
+    expects="(layer, head), two whole numbers counted from 0",
+    right="Together with the one that looks back, a layer above can tell what stands to the left and right.",
+)
+def one_place_on(answer: object) -> str:
+    """The head with the largest mean of the diagonal above the main one."""
+    layer, head = (int(x) for x in numbers(answer, (2,)))
+    looks = maps_of_the_text()
+    L, H = looks.shape[:2]
+    if not (0 <= layer < L and 0 <= head < H):
+        swapped = ": is it (layer, head), in this order?" if 0 <= head < L and 0 <= layer < H else ""
+        return f"there are layers 0 to {L - 1} and heads 0 to {H - 1}, not ({layer}, {head}){swapped}"
+    ahead, back = (np.diagonal(looks, step, 2, 3).mean(-1) for step in (1, -1))  # (L, H)
+    if ahead[layer, head] == ahead.max():
+        return ""
+    if back[layer, head] == back.max():
+        return "that is the head that looks one place back: the next token stands on the diagonal above, not below"
+    return (
+        f"that head looks at the next token with {ahead[layer, head]:.2f}, and another one looks there more"
+    )
+
+
+@functools.cache
+def maps_of_the_text() -> np.ndarray:
+    """Who looks at whom in TEXT, in MiniLM: (L, H, n, n)."""
+    from ..loading import load
+
+    model = load("all-MiniLM-L6-v2")
+    trace = model.trace(model.encode([TEXT]))
+    return np.stack([trace[f"layers.{i}.probs"][0].numpy() for i in range(model.config.num_layers)])
+
+
+# --- 5: a block -----------------------------------------------------------------------------------
+
+
+@exercise(
+    "chapter5.1",
+    expects="a function add_and_norm(x, y, w, b, eps) that gives (n, D)",
+    right="What comes out has the same size whatever was added, so the next part finds what it expects.",
+)
+def add_and_norm(answer: object) -> str:
+    """LayerNorm(x + y), as in Block.forward."""
+    from ..scratch.layers import Parameters
+    from ..scratch.layers import layer_norm as twin
+
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(2, 3, 6))  # (n, D)
+    w, b, eps = rng.normal(size=6) + 2, rng.normal(size=6), 0.1
+    p = Parameters({"n.weight": w, "n.bias": b})
+    found = numbers(called(answer, x, y, w, b, eps), x.shape, "what the function gives")
+    slips = {
+        "y is normalised and then added, the pre-norm of later models: BERT normalises the sum": x
+        + twin(p, "n", y, eps),
+        "x is normalised and then y added: BERT normalises the sum": twin(p, "n", x, eps) + y,
+        "x is missing: without the residual the token itself is lost": twin(p, "n", y, eps),
+        "y is missing: nothing of what the part computed comes out": twin(p, "n", x, eps),
+        "the sum is there, the LayerNorm isn't": x + y,
+        "w and b are missing": (twin(p, "n", x + y, eps) - b) / w,
+    }
+    for rule, slip in slips.items():
+        if close(found, slip):
+            return rule
+    right = close(found, twin(p, "n", x + y, eps))
+    return "" if right else "the numbers are others: LayerNorm of x + y is asked for, each token alone"
+
+
+@exercise(
+    "chapter5.2",
+    expects="a function gelu(x) that gives an array of x's shape",
+    right="At -0.75 it has its lowest point, -0.17: a little of a weak no is let through.",
+)
+def gelu(answer: object) -> str:
+    """x Phi(x) with erf, to 1e-5: the tanh formula is off by up to 5e-4."""
+    from ..scratch.layers import gelu as twin
+
+    x = np.linspace(-4, 4, 41)
+    found = numbers(called(answer, x), x.shape, "what the function gives for 41 numbers")
+    sigmoid, bell = 1 / (1 + np.exp(-x)), np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
+    phi = twin(x[x != 0]) / x[x != 0]
+    slips = {
+        "that is ReLU, with a corner at 0: GELU is smooth": np.maximum(x, 0),
+        "that is x sigmoid(x), SiLU": x * sigmoid,
+        "that is an approximation with a sigmoid": x / (1 + np.exp(-1.702 * x)),
+        "that is the tanh formula, off by up to 0.0005: BERT's is with erf": x
+        / (1 + np.exp(-2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+        "the √2 inside erf is missing": twin(x * np.sqrt(2)) / np.sqrt(2),
+        "Φ is the normal distribution's area, not its bell curve": x * bell,
+    }
+    if close(found, twin(x), 1e-5):
+        return ""
+    if close(found[x != 0], phi, 1e-5):
+        return "that is Φ(x): it is still multiplied by x"
+    for rule, slip in slips.items():
+        if close(found, slip, 1e-5):
+            return rule
+    return f"at x = 1 it gives {called(answer, np.ones(1))[0]:.4f}: x Φ(x) with Φ(x) = (1 + erf(x / √2)) / 2 is asked for"
+
+
+@exercise(
+    "chapter5.3",
+    expects="a whole number",
+    right="Twelve such blocks are 85 million of BERT-base's 110 million numbers.",
+)
+def size_of_a_block(answer: object) -> str:
+    """Every row of the name table, by its shape."""
+    from ..names import BERT_LAYER
+
+    found, sizes = number(answer), {"D": 768, "F": 3072}
+    count = {row.ours: int(np.prod([sizes[x] for x in row.shape.split()])) for row in BERT_LAYER}
+    biases = sum(n for name, n in count.items() if name.endswith("bias"))
+    norms = sum(n for name, n in count.items() if "norm" in name)
+    attention = sum(n for name, n in count.items() if ".attn." in name)
+    feed_forward = sum(n for name, n in count.items() if ".ffn." in name)
+    whole = sum(count.values())
+    slips = {
+        whole - norms: "the two LayerNorms are missing, each with a stretch and a shift",
+        whole - biases: "the biases are missing",
+        whole - biases - norms // 2: "only the large matrices are counted: biases and LayerNorms are missing",
+        attention: "that is the attention alone",
+        feed_forward: "that is the feed-forward alone",
+        whole - attention // 4: "one of the four projections is missing: query, key, value and output",
+        12 * whole: "that is all twelve blocks: one is asked for",
+    }
+    if found == whole:
+        return ""
+    return slips.get(
+        round(found), f"it is off by {found - whole:+,.0f}: count part by part, weights and biases"
+    )
