@@ -82,7 +82,7 @@ HOUSE = {
     "mismatch": "",
     "diagnose": "report kinds metrics spec",
     "scratch": "baseline catalogue config data errors families metrics names spec tokenize",
-    "course": "batch errors loading scratch",
+    "course": "batch errors loading names scratch",
 }
 # Where everything meets: these may import anything above, and none above may import them.
 MEETING = {

@@ -349,7 +349,8 @@ def size_of_a_block(answer: object) -> str:
     whole = sum(count.values())
     slips = {
         whole - norms: "the two LayerNorms are missing, each with a stretch and a shift",
-        whole - biases: "the biases are missing",
+        whole - biases: "all biases are missing, the LayerNorms' shifts among them",
+        whole - biases + norms // 2: "the biases of the linear layers are missing",
         whole - biases - norms // 2: "only the large matrices are counted: biases and LayerNorms are missing",
         attention: "that is the attention alone",
         feed_forward: "that is the feed-forward alone",
@@ -361,3 +362,60 @@ def size_of_a_block(answer: object) -> str:
     return slips.get(
         round(found), f"it is off by {found - whole:+,.0f}: count part by part, weights and biases"
     )
+
+
+# --- 6: the encoder -------------------------------------------------------------------------------
+
+
+@exercise(
+    "chapter6.1",
+    expects="a function sentence_vector(hidden) that gives (D,) from (n, D)",
+    right="Now a dot product of two sentences is a cosine.",
+)
+def sentence_vector(answer: object) -> str:
+    """The mean of all tokens, of length 1."""
+    hidden = 1 + np.random.default_rng(6).normal(size=(5, 8))
+    mean = hidden.mean(0)
+    found = numbers(called(answer, hidden), mean.shape, "what the function gives for n = 5, D = 8")
+    if close(found, mean / np.linalg.norm(mean)):
+        return ""
+    unit = found / np.linalg.norm(found)
+    each = (hidden / np.linalg.norm(hidden, axis=1, keepdims=True)).mean(0)
+    slips = {
+        "that is the first token alone: the mean of all tokens is asked for": hidden[0],
+        "[CLS] and [SEP] are left out: this model was trained with them": hidden[1:-1].mean(0),
+        "that is the largest of each column, not the mean": hidden.max(0),
+        "the tokens were brought to length 1 first: the mean comes first, then its length": each,
+    }
+    for rule, slip in slips.items():
+        if close(unit, slip / np.linalg.norm(slip)):
+            return rule
+    if close(unit, mean / np.linalg.norm(mean)):
+        return f"the direction is right, the length is {np.linalg.norm(found):.2f}, not 1"
+    return "the numbers are others: the mean over the tokens, divided by its length"
+
+
+@exercise(
+    "chapter6.2",
+    expects="a function mask(lengths) that gives an array (N, N) of True and False",
+    right="Squares along the diagonal, one a text. All else would be computed for nothing.",
+)
+def mask(answer: object) -> str:
+    """True where both tokens are of one text."""
+    lengths = [3, 1, 2]
+    N = sum(lengths)
+    found = numbers(called(answer, list(lengths)), (N, N), f"the mask for the lengths {lengths}")
+    text = np.repeat(range(len(lengths)), lengths)
+    same = text[:, None] == text
+    if np.array_equal(found, same):
+        return ""
+    if np.array_equal(found, ~same):
+        return "it is the other way round: True where a token may look"
+    if found.all():
+        return "every token sees all others, those of other texts too"
+    if np.array_equal(found, np.tril(same)) or np.array_equal(found, np.tril(np.ones((N, N)))):
+        return "a token sees only what stands before it, as in GPT: an encoder's tokens look both ways"
+    if np.array_equal(found, np.eye(N)):
+        return "each token sees only itself: it may see all of its own text"
+    i, j = np.argwhere(found != same)[0]
+    return f"for the lengths {lengths}, token {i} and token {j} are {'' if same[i, j] else 'not '}of the same text"
