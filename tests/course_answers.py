@@ -94,7 +94,7 @@ WRONG: dict[str, list[tuple[object, str]]] = {
     ],
     "chapter4.2": [((8, 1), "in this order"), ((0, 2), "back"), ((2, 9), "another one"), (8, "shape")],
     "chapter5.1": [
-        (lambda x, y, w, b, eps: x + layer_norm(y, w, b, eps), "pre-norm"),
+        (lambda x, y, w, b, eps: x + layer_norm(y, w, b, eps), "then added"),
         (lambda x, y, w, b, eps: layer_norm(x, w, b, eps) + y, "normalises the sum"),
         (lambda x, y, w, b, eps: layer_norm(y, w, b, eps), "residual"),
         (lambda x, y, w, b, eps: x + y, "LayerNorm isn't"),

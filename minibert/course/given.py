@@ -65,7 +65,12 @@ def called(answer: object, *inputs: object) -> object:
     return found
 
 
-def close(found: np.ndarray, wanted: np.ndarray | float, tolerance: float = 1e-3) -> bool:
+def slip(found: np.ndarray | float, slips: dict[str, np.ndarray | float], tolerance: float = 1e-3) -> str:
+    """What to say of an answer that is one of the usual slips, {what to say: what the slip gives}; else ''."""
+    return next((rule for rule, wrong in slips.items() if close(found, wrong, tolerance)), "")
+
+
+def close(found: np.ndarray | float, wanted: np.ndarray | float, tolerance: float = 1e-3) -> bool:
     """Whether every number lies within the tolerance, absolute or relative: rounded answers are right too."""
     return bool(np.allclose(found, wanted, rtol=tolerance, atol=tolerance))
 
