@@ -113,7 +113,7 @@ def facts(model: Model) -> dict:
     """What the page says of the model."""
     config = model.config
     return {
-        "name": model.name,
+        "name": called(model),
         "family": config.family,
         "layers": config.num_layers,
         "heads": config.num_heads,
@@ -134,6 +134,12 @@ def facts(model: Model) -> dict:
         "windows": list(config.windows) or [0] * config.num_layers,
         "note": note(model),
     }
+
+
+def called(model: Model) -> str:
+    """What it was loaded from, without the folders above: of a run's model the run's name."""
+    path = Path(model.name)
+    return path.parent.name if path.name == "model" and path.parent.name else path.name
 
 
 def note(model: Model) -> str:
