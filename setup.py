@@ -55,6 +55,7 @@ setup(
     package_data={
         "minibert.report": ["*.j2", "*.css"],
         "minibert.bench": ["*.j2"],
+        "minibert.explain": ["*.j2", "*.css", "*.js"],
         "minibert.kernels": ["*.cpp"],
     },
     cmdclass={"build_py": BuildWithData},

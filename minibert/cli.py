@@ -507,6 +507,45 @@ def verify(
     return 0 if ladder.holds else 1
 
 
+@app.command(
+    epilog='Examples:  minibert explain all-MiniLM-L6-v2 "The bank of the river." --out page.html   |   '
+    'minibert explain runs/reuters8/model "oil prices rose" --live'
+)
+@verb
+def explain(
+    model: Annotated[str, typer.Argument(help="A catalogue name, a folder, a run, or a hub id.")],
+    text: Annotated[str, typer.Argument(help="A text; with [MASK] where the model guesses hidden words.")],
+    pair: Annotated[str | None, typer.Option(help="A second text, read together with the first.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The page; explain.html if absent.")] = None,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Serve the page on this machine, and run the model for what it asks."),
+    ] = False,
+    port: Annotated[int, typer.Option(help="Of --live; any that is free if absent.", min=0, max=65535)] = 0,
+    max_tokens: Annotated[int, typer.Option(help="What is longer is cut, and the page says so.")] = 64,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """A page on which every number can be followed, from text to answer: one file that needs no network."""
+    from . import explain as pages
+    from .loading import load
+    from .progress import say
+
+    if live and out:
+        raise ConfigError("--live serves the page, --out writes it: take one of them")
+    if live:
+        from .explain.live import serve
+
+        serve(
+            load(model), text, pair, max_tokens=max_tokens, port=port, say=lambda line: say(line, sys.stdout)
+        )
+        return
+    out = out or Path("explain.html")
+    pages.check_place(out, overwrite)
+    pages.write(load(model), text, out, pair, max_tokens=max_tokens, overwrite=overwrite)
+    say(f"page: {out}", sys.stdout)
+
+
 @app.command(epilog='Example:  minibert fill bert-base-uncased "The capital of France is [MASK]."')
 @verb
 def fill(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import erf
 
 from . import course_learning_answers
 
@@ -88,9 +89,60 @@ WRONG: dict[str, list[tuple[object, str]]] = {
         ("she", "array"),
     ],
     "chapter3.3": [(64, "variance"), (1, "added up"), (0.125, "scale"), (32, "root")],
+    "chapter4.1": [
+        (lambda x, H: x.reshape(H, len(x), -1), "of every token"),
+        (lambda x, H: x.reshape(len(x), -1, H).transpose(2, 0, 1), "next to one another"),
+        (lambda x, H: x.reshape(len(x), H, -1), "shape"),
+    ],
+    "chapter4.2": [((8, 1), "in this order"), ((0, 2), "back"), ((2, 9), "another one"), (8, "shape")],
+    "chapter5.1": [
+        (lambda x, y, w, b, eps: x + layer_norm(y, w, b, eps), "then added"),
+        (lambda x, y, w, b, eps: layer_norm(x, w, b, eps) + y, "normalises the sum"),
+        (lambda x, y, w, b, eps: layer_norm(y, w, b, eps), "residual"),
+        (lambda x, y, w, b, eps: x + y, "LayerNorm isn't"),
+        (lambda x, y, w, b, eps: layer_norm(x + y, w, b, eps, axis=0), "each token alone"),
+    ],
+    "chapter5.2": [
+        (lambda x: np.maximum(x, 0), "ReLU"),
+        (lambda x: x / (1 + np.exp(-x)), "SiLU"),
+        (lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))), "tanh"),
+        (lambda x: 0.5 * x * (1 + erf(x)), "√2"),
+        (lambda x: 0.5 * (1 + erf(x / np.sqrt(2))), "multiplied by x"),
+    ],
+    "chapter5.3": [
+        (7_084_800, "LayerNorms"),
+        (7_080_960, "biases of the linear"),
+        (7_077_888, "large matrices"),
+        (4_722_432, "feed-forward alone"),
+        (7_000_000, "off by"),
+    ],
+    "chapter6.1": [
+        (lambda hidden: hidden[0] / np.linalg.norm(hidden[0]), "first token"),
+        (lambda hidden: hidden.mean(0), "the length is"),
+        (lambda hidden: hidden.max(0) / np.linalg.norm(hidden.max(0)), "largest"),
+        (
+            lambda hidden: (hidden / np.linalg.norm(hidden, axis=1, keepdims=True)).mean(0),
+            "the mean comes first",
+        ),
+        (lambda hidden: hidden.mean(1), "shape"),
+    ],
+    "chapter6.2": [
+        (lambda lengths: np.ones((sum(lengths), sum(lengths)), bool), "other texts too"),
+        (lambda lengths: np.tril(np.ones((sum(lengths), sum(lengths)))), "both ways"),
+        (lambda lengths: np.eye(sum(lengths)), "only itself"),
+        (lambda lengths: np.ones((len(lengths), max(lengths))), "shape"),
+    ],
 }
 WRONG |= course_learning_answers.WRONG
 
 # Exercises whose solution on the page needs nothing of the page before it, and no weights: the fast tests look at them.
-ALONE: tuple[str, ...] = ("chapter1.1", "chapter1.2", "chapter2.1", "chapter2.2", "chapter3.1", "chapter3.3")
-ALONE += course_learning_answers.ALONE
+ALONE = (
+    tuple(
+        f"chapter{n}"
+        for n in ("1.1", "1.2", "2.1", "2.2", "3.1", "3.3", "4.1", "5.1", "5.2", "5.3", "6.1", "6.2")
+    )
+    + course_learning_answers.ALONE
+)
+
+# Exercises whose check needs published weights.
+WEIGHTS = ("chapter4.2",)

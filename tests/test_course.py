@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ import minibert
 from minibert import course
 from minibert.errors import DataError
 
-from .course_answers import ALONE, WRONG
+from .course_answers import ALONE, WEIGHTS, WRONG
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "course"
 PAGES = sorted(FOLDER.glob("[0-9]_*.md"))
 NAMES = sorted(course.exercises())
+CHECKED = [pytest.param(name, marks=pytest.mark.slow) if name in WEIGHTS else name for name in NAMES]
 
 spec = importlib.util.spec_from_file_location("course_build", FOLDER / "build.py")
 build = importlib.util.module_from_spec(spec)
@@ -102,7 +104,7 @@ def test_a_solution_is_accepted(name, capsys):
     assert capsys.readouterr().out.startswith(f"{name}: right. ")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CHECKED)
 def test_wrong_answers_are_refused_with_the_reason(name, capsys):
     assert len(WRONG[name]) >= 3
     for answer, word in WRONG[name]:
@@ -111,7 +113,7 @@ def test_wrong_answers_are_refused_with_the_reason(name, capsys):
         assert said.startswith(f"{name}: not yet. ") and word.lower() in said.lower(), said
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CHECKED)
 def test_whatever_is_handed_in_gets_a_sentence(name, capsys):
     assert course.check(name, None) is False
     assert course.EXERCISES[name].expects in capsys.readouterr().out
@@ -177,7 +179,9 @@ def test_a_chapter_runs_from_top_to_bottom(page, minilm, tmp_path, monkeypatch):
     client = nbclient.NotebookClient(
         book, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
+    start = time.perf_counter()
     client.execute()
+    assert time.perf_counter() - start < 120
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     said = {cell.id: "".join(o.text for o in cell.outputs if o.get("name") == "stdout") for cell in code}
     own = [cell for cell in code if not cell.source.startswith("exec(")]

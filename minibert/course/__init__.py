@@ -4,8 +4,8 @@ In:  "chapter3.1" ("chapter3" is its first exercise), and an answer: numbers, te
 Out: True where it is right. Where it isn't, False, and a printed sentence that names the rule it breaks,
      never the solution.
 
-inside.py holds the checks of chapters 1 to 6, learning.py those of 7 to 9. They are imported at the first
-check: importing this loads nothing heavy.
+inside.py holds the checks of chapters 1 to 4, whole.py those of 5 and 6, learning.py those of 7 and 8, fast.py those of 9. They are
+imported at the first check: importing this loads nothing heavy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ..errors import DataError, nearest
 
-FILES = ("inside", "learning")
+FILES = ("inside", "whole", "learning", "fast")
 
 
 class Wrong(Exception):

@@ -31,6 +31,17 @@ def number(answer: object, what: str = "the answer") -> float:
     return float(numbers(answer, (), what))
 
 
+def several(found: object, shapes: dict[str, tuple[int, ...]]) -> list[np.ndarray]:
+    """The arrays that a function gives together, by name; Wrong where they are not so many, or misshapen."""
+    names = ", ".join(shapes)
+    if not isinstance(found, (tuple, list)) or len(found) != len(shapes):
+        raise Wrong(f"the function gives {len(shapes)} things, in this order: {names}")
+    for one, name in zip(found, shapes):
+        if one is None:
+            raise Wrong(f"{name} is still None")
+    return [numbers(one, shape, name) for one, (name, shape) in zip(found, shapes.items())]
+
+
 def text(answer: object, what: str = "the answer") -> str:
     """A string, without spaces around it."""
     if not isinstance(answer, str):
@@ -65,7 +76,12 @@ def called(answer: object, *inputs: object) -> object:
     return found
 
 
-def close(found: np.ndarray, wanted: np.ndarray | float, tolerance: float = 1e-3) -> bool:
+def slip(found: np.ndarray | float, slips: dict[str, np.ndarray | float], tolerance: float = 1e-3) -> str:
+    """What to say of an answer that is one of the usual slips, {what to say: what the slip gives}; else ''."""
+    return next((rule for rule, wrong in slips.items() if close(found, wrong, tolerance)), "")
+
+
+def close(found: np.ndarray | float, wanted: np.ndarray | float, tolerance: float = 1e-3) -> bool:
     """Whether every number lies within the tolerance, absolute or relative: rounded answers are right too."""
     return bool(np.allclose(found, wanted, rtol=tolerance, atol=tolerance))
 

@@ -1,14 +1,16 @@
-"""Checks of chapters 1 to 6: what is inside an encoder.
+"""Checks of chapters 1 to 4: what a token is, and how tokens look at one another.
 
 In:  an answer.   Out: "" where it is right, else the rule that it breaks.
 """
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from . import exercise
-from .given import called, close, number, numbers, texts
+from .given import called, close, number, numbers, slip, texts
 
 # --- 1: tokens ------------------------------------------------------------------------------------
 
@@ -108,11 +110,10 @@ def layer_norm(answer: object) -> str:
         "the mean is still in it: it is taken off first": w * x / np.sqrt(variance + eps) + b,
         "it is divided by the variance, not by its root": w * centred / (variance + eps) + b,
     }
-    for rule, slip in slips.items():
-        if close(found, slip):
-            return rule
-    right = close(found, twin(Parameters({"n.weight": w, "n.bias": b}), "n", x, eps))
-    return "" if right else "the numbers are others: w (x - mean) / sqrt(variance + eps) + b, token by token"
+    if close(found, twin(Parameters({"n.weight": w, "n.bias": b}), "n", x, eps)):
+        return ""
+    formula = "w (x - mean) / sqrt(variance + eps) + b"
+    return slip(found, slips) or f"the numbers are others: {formula} is asked for, token by token"
 
 
 # --- 3: one attention head ------------------------------------------------------------------------
@@ -142,9 +143,8 @@ def probabilities(answer: object) -> str:
         "the scores are divided by K, where √K is meant": looks(q / 2, k),
         "the rows belong to the queries: q @ k.T, where this is k @ q.T": looks(k, q),
     }
-    for rule, slip in slips.items():
-        if close(found, slip):
-            return rule
+    if rule := slip(found, slips):
+        return rule
     if not close(found.sum(1), 1):
         return f"the first row sums to {found[0].sum():.1f}, not 1: softmax runs over the keys, the last axis"
     return "rows sum to 1, but the shares are others: softmax of q @ k.T / √K is asked for"
@@ -188,14 +188,74 @@ def asks_for_she(answer: object) -> str:
 def size_of_a_product(answer: object) -> str:
     """The root of K: variances add up."""
     found, K = number(answer), 64
-    rules = {
-        K: "64 is the variance, the sum of 64 variances of 1; the standard deviation is another",
-        1: "one product has 1; here 64 of them are added up",
-        1
-        / np.sqrt(K): "that is the scale by which the product is multiplied; asked is the product before it",
+    slips = {
+        "64 is the variance, the sum of 64 variances of 1; the standard deviation is another": K,
+        "one product has 1; here 64 of them are added up": 1,
+        "that is the scale by which a product is multiplied; asked is the product before it": 1 / np.sqrt(K),
     }
-    for slip, rule in rules.items():
-        if close(np.array(found), slip):
-            return rule
-    wrong = "the variances of independent terms add up; the standard deviation is the root of the variance"
-    return "" if close(np.array(found), np.sqrt(K)) else wrong
+    if close(found, np.sqrt(K)):
+        return ""
+    rule = "the variances of independent terms add up; the standard deviation is the root of the variance"
+    return slip(found, slips) or rule
+
+
+# --- 4: many heads --------------------------------------------------------------------------------
+
+TEXT = (  # as on the page
+    "The committee met on Monday to discuss the budget. Its chair, who had been ill, said that the plan would "
+    "cost more than expected. Nobody objected, and the vote was postponed until spring."
+)
+
+
+@exercise(
+    "chapter4.1",
+    expects="a function split_heads(x, H) that gives (H, n, K) from x (n, D)",
+    right="No number is computed: heads are a way to read the same columns.",
+)
+def split_heads(answer: object) -> str:
+    """Head h holds the columns h K to (h + 1) K of every token."""
+    n, H, K = 5, 3, 4
+    x = np.arange(n * H * K, dtype=np.float64).reshape(n, H * K)
+    found = numbers(called(answer, x, H), (H, n, K), f"what the function gives for x {x.shape} and H = {H}")
+    if np.array_equal(found, x.reshape(n, H, K).swapaxes(0, 1)):
+        return ""
+    if np.array_equal(found, x.reshape(H, n, K)):
+        return (
+            "the shape is right, but head 0 got the first tokens: each head needs its columns of every token"
+        )
+    if np.array_equal(found, x.reshape(n, K, H).transpose(2, 0, 1)):
+        return "head 0 got every third column: its columns are next to one another, 0 to K - 1"
+    return f"the second token's numbers in head 0 are {found[0, 1]}, where the columns 0 to 3 hold {x[1, :K]}"
+
+
+@exercise(
+    "chapter4.2",
+    expects="(layer, head), two whole numbers counted from 0",
+    right="Together with the one that looks back, a layer above can tell what stands to the left and right.",
+)
+def one_place_on(answer: object) -> str:
+    """The head with the largest mean of the diagonal above the main one."""
+    layer, head = (int(x) for x in numbers(answer, (2,)))
+    looks = maps_of_the_text()
+    L, H = looks.shape[:2]
+    if not (0 <= layer < L and 0 <= head < H):
+        swapped = ": is it (layer, head), in this order?" if 0 <= head < L and 0 <= layer < H else ""
+        return f"there are layers 0 to {L - 1} and heads 0 to {H - 1}, not ({layer}, {head}){swapped}"
+    ahead, back = (np.diagonal(looks, step, 2, 3).mean(-1) for step in (1, -1))  # (L, H)
+    if ahead[layer, head] == ahead.max():
+        return ""
+    if back[layer, head] == back.max():
+        return "that is the head that looks one place back: the next token stands on the diagonal above, not below"
+    return (
+        f"that head looks at the next token with {ahead[layer, head]:.2f}, and another one looks there more"
+    )
+
+
+@functools.cache
+def maps_of_the_text() -> np.ndarray:
+    """Who looks at whom in TEXT, in MiniLM: (L, H, n, n)."""
+    from ..loading import load
+
+    model = load("all-MiniLM-L6-v2")
+    trace = model.trace(model.encode([TEXT]))
+    return np.stack([trace[f"layers.{i}.probs"][0].numpy() for i in range(model.config.num_layers)])
