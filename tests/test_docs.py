@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from .pages import ROOT, script
 
 
 def named_in(page: str) -> list[str]:
@@ -97,18 +95,6 @@ def test_the_readme_names_every_file_of_the_package():
             "__init__.py",
             "__main__.py",
         ), path.name
-
-
-def script(name: str):
-    """A script of docs/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(ROOT / "docs"))  # as where it is run: one script draws with another's shapes
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    return module
 
 
 @pytest.mark.parametrize("name", ["pack", "tiles"])
