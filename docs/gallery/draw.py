@@ -39,13 +39,13 @@ def separators(m: dict) -> Figure:
     layers, (weight, share) = np.arange(LAYERS), (m["start"].mean(1), m["collected"])
     for side, numbers, colour, name in (
         (-0.19, weight, BLUE, "weight on [CLS]"),
-        (0.19, share, ORANGE, "its share of what is collected"),
+        (0.19, share, ORANGE, "share of what is collected"),
     ):
         low.bar(layers + side, numbers.reshape(LAYERS, HEADS).mean(1), 0.36, color=colour, label=name)
-    low.axhline(findings.even(), **DASHED, label="evenly on all tokens")
+    low.axhline(findings.even(), **DASHED, label="evenly")
     low.set_ylim(0, 0.95)
     label(low, "Much looked at, little taken", "layer", "mean of 12 heads")
-    low.legend(frameon=False, loc="upper right", ncols=3, columnspacing=1.2, handlelength=1.4)
+    low.legend(frameon=False, loc="upper right", ncols=3, columnspacing=1, handlelength=1.4)
     return figure
 
 

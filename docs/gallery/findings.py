@@ -102,7 +102,7 @@ def named(head: int) -> str:
 
 def said(name: str, *numbers: float | str) -> str:
     """A line of a table."""
-    cells = "".join(f"{x:>8}" if isinstance(x, (str, int)) else f"{x:8.3f}" for x in numbers)
+    cells = "".join(f"{x:>7}" if isinstance(x, (str, int)) else f"{x:7.3f}" for x in numbers)
     return f"{name:<44}{cells}".rstrip()
 
 
@@ -143,12 +143,12 @@ def say_previous(m: dict) -> list[str]:
         said(f"weight on the previous word, {before.shape[1]} sentences"),
         said("  a head that looks evenly", even()),
         said("  the middle one of 72 heads", np.median(before.mean(1))),
-        said(f"  {named(m['first'])}", "   " + interval(before[m["first"]])),
-        said(f"  {named(m['second'])}, the next", "   " + interval(before[m["second"]])),
+        said(f"  {named(m['first'])}", "  " + interval(before[m["first"]])),
+        said(f"  {named(m['second'])}, the next", "  " + interval(before[m["second"]])),
         said("  heads above twice an even look", int((before.mean(1) > 2 * even()).sum())),
-        said(f"  {named(m['half'])}, chosen on one half: on the other", before[m["half"], 1::2].mean()),
+        said(f"  {named(m['half'])}, chosen on half: on the rest", before[m["half"], 1::2].mean()),
         said(f"  {named(m['first'])}, positions shuffled", m["shuffled"]),
-        said(f"weight on the next word, {named(later)}", "   " + interval(after[later])),
+        said(f"weight on the next word, {named(later)}", "  " + interval(after[later])),
     ]
 
 
@@ -181,7 +181,7 @@ def say_separators(m: dict) -> list[str]:
         said("  both, a head that looks evenly", 2 * even()),
         said("  both, mean of 72 heads", (start + end).mean()),
         said("  both, heads that give them over half", int((start + end > 0.5).sum())),
-        said(f"  [CLS], {named(most)}", "   " + interval(m["start"][most])),
+        said(f"  [CLS], {named(most)}", "  " + interval(m["start"][most])),
         said("  [CLS], heads above twice an even look", int((start > 2 * even()).sum())),
         said("  [SEP], heads above twice an even look", int((end > 2 * even()).sum())),
         said("  [SEP], the highest head", end.max()),
@@ -241,7 +241,7 @@ def say_scaling(m: dict) -> list[str]:
         said("  ... of the widest head", *(x["breadth"].max() for x in both)),
         said("  heads with less than two tokens in a look", *(int((x["breadth"] < 2).sum()) for x in both)),
         said("  largest weight, mean of all looks", *(x["ranks"][0] for x in both)),
-        said("sentence vectors, scaled and not: cosine", "   " + interval(m["kept"])),
+        said("sentence vectors, scaled and not: cosine", "  " + interval(m["kept"])),
         said("vectors of two different sentences: cosine", strangers()),
     ]
 
@@ -299,11 +299,9 @@ def say_order(m: dict) -> list[str]:
         said("... places by lot", *m["lot"]),
         said("a word and itself, shuffled: cosine", *m["same"]),
         said("two words of a sentence: cosine", *m["neighbours"]),
-        said("sentence vectors, right and shuffled: cosine", "   " + interval(m["kept"])),
+        said("sentence vectors, right and shuffled: cosine", "  " + interval(m["kept"])),
         said("vectors of two different sentences: cosine", strangers()),
-        said(
-            "words moved with their positions", "   no vector changes" if m["along"] < 1e-5 else "   CHANGED"
-        ),
+        said("words moved with their positions", "  no vector changes" if m["along"] < 1e-5 else "  CHANGED"),
     ]
 
 
@@ -367,6 +365,6 @@ def say_senses(m: dict) -> list[str]:
         *(said(f"  {name}", *m["word"][:, i]) for i, name in enumerate(names)),
         said("senses by lot, depth 6, mean of 100 draws", np.mean(m["lot"])),
         said("... 95 of 100 are below", np.quantile(m["lot"], 0.95)),
-        said("the word at depth 1", "   " + interval(m["word"][1])),
-        said("the word at depth 6", "   " + interval(m["word"][6])),
+        said("the word at depth 1", "  " + interval(m["word"][1])),
+        said("the word at depth 6", "  " + interval(m["word"][6])),
     ]
