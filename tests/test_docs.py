@@ -38,9 +38,14 @@ DOCS = (
     "docs/kernels.md",
     "docs/python.md",
 )
+RUN = (
+    "docs/shapes.md",
+    "docs/numerics.md",
+    "docs/gallery/README.md",
+)  # pages of code: no command of ours there
 
 
-@pytest.mark.parametrize("page", [*DOCS, "README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", [*DOCS, *RUN, "README.md", "CONTRIBUTING.md"])
 def test_every_file_and_symbol_named_exists(page):
     for word in named_in(page):
         path, _, symbol = word.partition(":")
@@ -193,3 +198,9 @@ def test_the_heart_of_the_encoder_is_quoted_as_it_is():
     )
     code = (ROOT / "minibert" / "encoder.py").read_text("utf-8")
     assert len(quoted) == 2 and all(line in code for line in quoted)
+
+
+def test_the_hour_leads_to_the_other_pages():
+    page = (ROOT / "docs" / "hour.md").read_text("utf-8")
+    for other in ("shapes.md", "numerics.md", "gallery/README.md", "kernels.md", "course/README.md"):
+        assert f"]({other})" in page, other

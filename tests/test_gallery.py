@@ -62,6 +62,13 @@ def test_the_readme_shows_pictures_that_there_are():
     assert not [n for n in re.findall(r"\d\.\d{2,}", section) if n not in measured]
 
 
+def test_the_hour_quotes_what_was_measured():
+    page = (ROOT / "docs" / "hour.md").read_text("utf-8")
+    without = re.search(r"In MiniLM without it, (\d+) of 72 heads .*; with it, (\d+) do", page)
+    line = re.search(r"heads with less than two tokens in a look +(\d+) +(\d+)", printed(parts()["scaling"]))
+    assert line.groups() == without.groups()[::-1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_script_measures_what_the_page_shows(name, minilm, tmp_path, capsys, monkeypatch):
