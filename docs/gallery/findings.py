@@ -180,6 +180,8 @@ def say_separators(m: dict) -> list[str]:
         said(f"weight of words on separators, {m['start'].shape[1]} sentences"),
         said("  both, a head that looks evenly", 2 * even()),
         said("  both, mean of 72 heads", (start + end).mean()),
+        said("  [CLS], mean of 72 heads", start.mean()),
+        said("  [SEP], mean of 72 heads", end.mean()),
         said("  both, heads that give them over half", int((start + end > 0.5).sum())),
         said(f"  [CLS], {named(most)}", "  " + interval(m["start"][most])),
         said("  [CLS], heads above twice an even look", int((start > 2 * even()).sum())),
