@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from .pages import ROOT, script
 
 
 def named_in(page: str) -> list[str]:
@@ -40,12 +38,17 @@ DOCS = (
     "docs/kernels.md",
     "docs/python.md",
 )
+RUN = (
+    "docs/shapes.md",
+    "docs/numerics.md",
+    "docs/gallery/README.md",
+)  # pages of code: no command of ours there
 
 
 COURSE = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "course").glob("*.md"))
 
 
-@pytest.mark.parametrize("page", [*DOCS, *COURSE, "README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", [*DOCS, *RUN, *COURSE, "README.md", "CONTRIBUTING.md"])
 def test_every_file_and_symbol_named_exists(page):
     for word in named_in(page):
         path, _, symbol = word.partition(":")
@@ -100,18 +103,6 @@ def test_the_readme_names_every_file_of_the_package():
             "__init__.py",
             "__main__.py",
         ), path.name
-
-
-def script(name: str):
-    """A script of docs/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(ROOT / "docs"))  # as where it is run: one script draws with another's shapes
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    return module
 
 
 @pytest.mark.parametrize("name", ["pack", "tiles"])
@@ -210,3 +201,9 @@ def test_the_heart_of_the_encoder_is_quoted_as_it_is():
     )
     code = (ROOT / "minibert" / "encoder.py").read_text("utf-8")
     assert len(quoted) == 2 and all(line in code for line in quoted)
+
+
+def test_the_hour_leads_to_the_other_pages():
+    page = (ROOT / "docs" / "hour.md").read_text("utf-8")
+    for other in ("shapes.md", "numerics.md", "gallery/README.md", "kernels.md", "course/README.md"):
+        assert f"]({other})" in page, other
