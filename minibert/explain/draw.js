@@ -31,7 +31,7 @@ const fixed = (value, digits = 4) => {
 const raised = (power) => Array.from(String(power), (c) => c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c]).join("");
 const tiny = (value) => {
   const [digit, power] = value.toExponential(0).split("e");
-  return `${minus(digit)} · 10${raised(Number(power))}`;
+  return `${minus(digit)}\u00a0·\u00a010${raised(Number(power))}`;
 };
 
 // As many decimals as give the largest of these numbers four digits, but four at least.
@@ -81,7 +81,11 @@ function cells(rows, columns, at, colour, attributes) {
   const pen = canvas.getContext("2d"), image = pen.createImageData(columns, rows);
   for (let r = 0; r < rows; r++) {
     for (let c = 0; c < columns; c++) {
-      image.data.set([...colour(at(r, c)), 255], 4 * (r * columns + c));
+      const [red, green, blue] = colour(at(r, c)), place = 4 * (r * columns + c);
+      image.data[place] = red;
+      image.data[place + 1] = green;
+      image.data[place + 2] = blue;
+      image.data[place + 3] = 255;
     }
   }
   pen.putImageData(image, 0, 0);

@@ -36,7 +36,7 @@ const hidden = (layer, i) =>
 
 const limits = { token: N, key: N, layer: L, head: H, dimension: D };
 // At first the longest piece, and the key that it looks at most.
-const first = argmax(tokens.map((t) => t.special ? 0 : t.piece.length));
+const first = argmax(tokens.map((t) => t.special ? -1 : t.piece.replace(/\W/g, "").length));
 const state = { token: first, key: argmax([...row(at(0, "probs"), 0, first)]), layer: 0, head: 0, dimension: 0, off: [] };
 const swapped = {}; // place -> word, with the model behind the page
 
@@ -133,13 +133,13 @@ function normed(caption, x, name, d, own) {
   const centred = x[d] - mean, even = centred / root, scaled = even * scale[d];
   return [
     ledger(caption, [
-      ["the sum", "", x[d], x[d]],
-      [`less the mean of all ${n}`, "−", mean, centred],
-      ["over the root of variance + eps", "÷", root, even],
-      ["times scale γ", "×", scale[d], scaled],
-      ...(shift ? [["plus shift β", "+", shift[d], scaled + shift[d]]] : []),
+      ["x", "", x[d], x[d]],
+      ["less the mean μ", "−", mean, centred],
+      ["over √(σ² + ε)", "÷", root, even],
+      ["times the scale γ", "×", scale[d], scaled],
+      ...(shift ? [["plus the shift β", "+", shift[d], scaled + shift[d]]] : []),
     ], own),
-    el("p.note", null, `Variance ${fixed(variance, decimals([variance]))}, eps ${tiny(model.eps)}; the root of both together is ${fixed(root, decimals([root]))}.`),
+    el("p.note", null, `Of all ${n} numbers: variance σ² ${fixed(variance, decimals([variance]))}, ε ${tiny(model.eps)}.`),
   ];
 }
 
@@ -229,7 +229,7 @@ stage("token key layer head dimension", () => {
   const rows = [[`the sum of ${K} products`, "", dot, dot], [`over √${K} = ${fixed(1 / model.scale)}`, "×", model.scale, dot * model.scale]];
   if (bias) rows.push(["plus what this distance adds", "+", bias[j], dot * model.scale + bias[j]]);
   put("pair",
-    strips([[`query of ${piece(i)}`, "", q, scale], [`key of ${piece(j)}`, "", key, scale]], k, pick),
+    strips([[`query of ${quoted(i)}`, "", q, scale], [`key of ${quoted(j)}`, "", key, scale]], k, pick),
     el("div.products", { role: "img", "aria-label": `${K} products, the largest ${fixed(most)}`, "--n": K },
       products.map((value, n) => el(n === k ? "span.chosen" : "span", { title: `${n}: ${fixed(value)}`, "--v": value / (most || 1), onclick: () => pick(n) },
         el(value < 0 ? "i.less" : "i.more")))),
@@ -286,7 +286,7 @@ stage("token key layer head dimension", () => keeping("mixed", () => {
       [["context", "", "", number(total, fixed(total, digits), "context"), el("td.bars")],
         el("tr.own", null, el("th", { scope: "row" }, "the model’s own"), el("td", { colspan: 2 }, el("small", null, apart(own[k], total))),
           el("td", null, number(own[k], fixed(own[k], digits))), el("td.bars"))]),
-    strips([["context", `of ${piece(i)}`, own, reach(own)]], k, (c) => choose({ dimension: head * K + c })));
+    strips([["context", `of ${quoted(i)}`, own, reach(own)]], k, (c) => choose({ dimension: head * K + c })));
 }));
 
 // --- 4: the rest of the layer ---
@@ -481,7 +481,7 @@ function carried() {
       range(N).map((i) => [named(i), ...Object.keys(WAYS).flatMap((way) =>
         [number(one[way][i], way === "integrated" ? texts[i] : fixed(one[way][i])), el("td.bars", null, bar(one[way][i], most[way], true))])])),
     ledger("Integrated gradients add up", [["a text of nothing", "", one.base, one.base], ["the sum of integrated gradients", "+", one.sum, one.base + one.sum]]),
-    el("p.sum", null, "The model’s own logit for the text is ", number(one.logit), "; missing is ", number(one.missing, one.missing ? tiny(Math.abs(one.missing)) : "nothing", "attribution-check"), ` (${one.steps} steps).`));
+    el("p.sum", null, "The model’s own number for the text is ", number(one.logit, fixed(one.logit, decimals([one.logit]))), "; missing is ", number(one.missing, one.missing ? tiny(Math.abs(one.missing)) : "nothing", "attribution-check"), ` (${one.steps} steps).`));
 }
 if (story.attribution?.length) stage("nothing", carried);
 
@@ -516,7 +516,7 @@ stage("nothing", () => {
   rove(grid, made, (l, c) => toggle(name(l, c)), (l, c) => put("off-hover", `Without ${nameOf(name(l, c))}: change ${fixed(shipped(change, name(l, c)))}.`))(0, 0);
   put("off", grid);
   put("off-hover", "Move over the cells, or choose one.");
-  put("off-shade", shades(...[0, 0.25, 1].map((t) => [shade(t * top), fixed(t * top, 3)])), "change; the shade grows with its root");
+  put("off-shade", shades(...[0, 0.25, 1].map((t) => [shade(t * top), fixed(t * top)])), "change; the shade grows with its root");
 });
 
 let asked = 0;
@@ -605,13 +605,15 @@ function start() {
   ifs();
   show([]);
   if (innerWidth < 900) document.querySelectorAll("details.code").forEach((one) => { one.open = false; });
-  const idle = window.requestIdleCallback || ((run) => setTimeout(run, 1));
+  const idle = (run) => setTimeout(run, 1);
   const next = () => {
-    const one = stages.find((s) => !s.done);
-    if (!one) { document.documentElement.dataset.ready = ""; return; }
-    one.draw();
-    one.done = true;
-    idle(next);
+    const end = performance.now() + 25;
+    for (const one of stages.filter((s) => !s.done)) {
+      if (performance.now() > end) return idle(next);
+      one.draw();
+      one.done = true;
+    }
+    document.documentElement.dataset.ready = "";
   };
   next();
   addEventListener("hashchange", () => choose(fromAddress()));
