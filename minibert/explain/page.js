@@ -426,7 +426,7 @@ stage("token", () => {
     [["stage"], ...stageNames.map((name) => [name])],
     stageNames.map((name, r) => [name, ...stageNames.map((_, c) => {
       const value = same[r * size + c];
-      return el("td", { "--t": Math.max(value, 0).toFixed(3) }, number(value, fixed(value, 2).replace(/^0/, "")));
+      return el("td", { "--t": Math.max(value, 0).toFixed(3) }, number(value, fixed(value, 2).replace(/^(−?)0\./, "$1.")));
     })]))), el("p.note", null, "“in” is what the first layer gets; 0 what layer 0 gives on."));
 });
 
@@ -455,7 +455,7 @@ stage("token", () => {
       : chances("The answer", ["class", "logit", answer.kind === "multilabel" ? "probability by itself" : "probability"], answer.rows.map(([label, logit, p]) =>
         [label, number(logit), number(p), el("td.bars", null, bar(p, 1))])));
   } else if (fills?.length) {
-    put("answered", el("div.three", null, fills.map(({ place, top }) => el("div", null, el("h3.small", null, `At place ${place}`),
+    put("answered", el("div.fills", null, fills.map(({ place, top }) => el("div", null, el("h3.small", null, `At place ${place}`),
       chances(`Fills at place ${place}`, ["fill", "probability"], top.map(([word, p]) => [word, number(p), el("td.bars", null, bar(p, top[0][1]))]))))));
   }
   if (!lens) return;
@@ -551,14 +551,17 @@ function undo() {
 }
 
 function outcomes(values, change, reply) {
-  const without = [...state.off.map(nameOf)].join(", "), names = outcome.names;
+  const names = outcome.names, said = [
+    ...(state.off.length ? [`without ${state.off.map(nameOf).join(", ")}`] : []),
+    ...Object.entries(swapped).map(([place, word]) => `with “${word}” for ${quoted(place)}`),
+  ].join(", ");
   if (!values) {
     put("changed", el("p.note", null, "Nothing is taken out. Choose a cell."));
     return;
   }
   const digits = decimals([...outcome.plain]), steps = values.map((v, n) => v - outcome.plain[n]), top = largest(steps);
   put("changed",
-    el("h3.small", null, without ? `Without ${without}` : "With other words"),
+    el("h3.small", null, said[0].toUpperCase() + said.slice(1)),
     reply?.tokens ? el("p.tinted", null, reply.tokens.map((word, i) => el("span", { "--t": String(i) in swapped ? 1 : 0, class: "more" }, word, " "))) : null,
     table("chances", "The outcome before and after", [["what comes out"], ["before"], ["after"], ["change"], ["", "bars"]],
       names.map((name, n) => el("tr", { "data-test": `after-${n}`, "data-value": values[n] }, el("th", { scope: "row" }, name),
