@@ -183,7 +183,7 @@ function rove(grid, cellsByRow, choose, look) {
   cellsByRow.forEach((row, r) => row.forEach((cell, c) => {
     cell.tabIndex = -1;
     cell.addEventListener("click", () => { set(r, c); choose(r, c); });
-    cell.addEventListener("focus", () => look(r, c));
+    cell.addEventListener("focus", () => { set(r, c); look(r, c); });
     cell.addEventListener("pointerenter", () => look(r, c));
   }));
   const keys = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
