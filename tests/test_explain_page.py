@@ -133,8 +133,6 @@ def test_the_numbers_on_the_page_are_the_encoders(visit, page, model):
         assert less == pytest.approx(score - max(row[0] for row in rows), abs=1e-6)
         assert power == pytest.approx(torch.tensor(less).exp().item(), abs=1e-6)
         assert share == pytest.approx(float(probs[j]), abs=1e-3)
-    shown = tab.locator('[data-test^="softmax-row"] td:nth-of-type(4)').all_inner_texts()
-    assert sum(round(float(text) * 10_000) for text in shown) == 10_000  # as they stand on the page
 
 
 def test_what_is_shown_adds_up_as_it_stands(visit, page):
@@ -166,6 +164,14 @@ def test_what_is_shown_adds_up_as_it_stands(visit, page):
                 assert before * step == pytest.approx(result, abs=2e-3 * max(1, abs(before)))
             before = result
     assert checked >= 8
+    read = """([id, place]) => [...document.querySelectorAll(`#${id} table tr:not(.own)`)]
+        .map(r => r.querySelector(`:scope > td:nth-of-type(${place})`)?.innerText).filter(Boolean)"""
+    for token in range(10):  # columns of shares, of products and of parts, each over its sum
+        choose(tab, token=token, head=token)
+        for table, place in (("softmax", 4), ("mixed", 3), ("parts", 1), ("units", 3)):
+            *terms, total = tab.evaluate(read, [table, place])
+            units = [round(number(text) * 10 ** len(total.split(".")[1])) for text in (*terms, total)]
+            assert sum(units[:-1]) == units[-1], (table, token)
 
 
 def test_a_head_taken_out_changes_the_outcome_as_the_model_says(visit, page, told, marked):
