@@ -226,7 +226,7 @@ stage("token key layer head dimension", () => {
   const bias = row(at(layer, "bias"), head, i);
   const pick = (c) => choose({ dimension: head * K + c });
   const digits = decimals(products), texts = adding(products, dot, digits);
-  const rows = [[`the sum of ${K} products`, "", dot, dot], [`over √${K} = ${fixed(1 / model.scale)}`, "×", model.scale, dot * model.scale]];
+  const rows = [[`the sum of ${K} products`, "", dot, dot], [`times 1 / √${K}`, "×", model.scale, dot * model.scale]];
   if (bias) rows.push(["plus what this distance adds", "+", bias[j], dot * model.scale + bias[j]]);
   put("pair",
     strips([[`query of ${quoted(i)}`, "", q, scale], [`key of ${quoted(j)}`, "", key, scale]], k, pick),
@@ -502,7 +502,7 @@ function toggle(name) {
 }
 
 stage("nothing", () => {
-  const change = whatif.change, every = [...change.heads.flat(), ...change.layers, change.positions ?? 0], top = Math.max(...every) || 1;
+  const change = whatif.change, top = Math.max(...change.heads.flat()) || 1; // whole layers may lie beyond the scale
   const shade = (value) => share(value / top);
   const made = range(L).map((l) => [...range(H).map((h) => `${l}.${h}`), `${l}`].map((name) => {
     const value = shipped(change, name);
@@ -516,7 +516,7 @@ stage("nothing", () => {
   rove(grid, made, (l, c) => toggle(name(l, c)), (l, c) => put("off-hover", `Without ${nameOf(name(l, c))}: change ${fixed(shipped(change, name(l, c)))}.`))(0, 0);
   put("off", grid);
   put("off-hover", "Move over the cells, or choose one.");
-  put("off-shade", shades(...[0, 0.25, 1].map((t) => [shade(t * top), fixed(t * top)])), "change; the shade grows with its root");
+  put("off-shade", shades(...[0, 0.25, 1].map((t) => [shade(t * top), `${fixed(t * top)}${t === 1 ? " or more" : ""}`])), "change; the shade grows with its root");
 });
 
 let asked = 0;
