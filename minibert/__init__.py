@@ -37,6 +37,7 @@ NAMES = {
     "fill": "ask",
     "choose": "ask",
     "answer": "ask",
+    "explain": "",
     "TaskSpec": "spec",
     "finetune": "notebook",
     "TextClassifier": "estimator",

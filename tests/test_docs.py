@@ -37,6 +37,7 @@ DOCS = (
     "docs/training.md",
     "docs/kernels.md",
     "docs/python.md",
+    "docs/explain.md",
 )
 RUN = (
     "docs/shapes.md",

@@ -302,7 +302,9 @@ def test_parameters_get_no_gradient_and_training_mode_comes_back(tokenizer):
 def test_the_lines_are_those_of_the_files(monkeypatch):
     from pathlib import Path
 
-    for stage, told in sources.code().items():
+    assert sources.code()["feed_forward"]["symbol"] == "FeedForward.forward"
+    assert sources.code(gated=True)["feed_forward"]["symbol"] == "GatedFeedForward.forward"
+    for stage, told in {**sources.code(), "gated": sources.code(gated=True)["feed_forward"]}.items():
         whole = (
             Path(explain.__file__).parents[2].joinpath(told["file"]).read_text(encoding="utf-8").splitlines()
         )

@@ -10,7 +10,7 @@ In:  a Model and a text.   Out: one HTML file that opens anywhere, without a net
     lens.py          what a masked-language head says, at the end and on the way
     sources.py       the lines of code that compute each stage, taken from the files themselves
     live.py          the same page with a small server behind it that runs the model
-    page.html.j2, page.css, page.js    the page
+    page.html.j2, page.css, page.js, draw.js    the page
 """
 
 from __future__ import annotations

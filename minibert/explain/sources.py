@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from .. import encoder, heads
+from .. import encoder, heads, variants
 from ..kernels import reference
 
 # stage -> (what is shown, pieces of the lines that matter most: each must be there)
@@ -29,9 +29,13 @@ STAGES = {
 }
 
 
-def code() -> dict[str, dict]:
-    """Every stage's lines."""
-    return {stage: lines_of(*told) for stage, told in STAGES.items()}
+# ... and what other families have in its place
+GATED = {"feed_forward": (variants.GatedFeedForward.forward, ("self.activation(self.up(", "self.down("))}
+
+
+def code(gated: bool = False) -> dict[str, dict]:
+    """Every stage's lines; `gated`: of a family whose feed-forward has gates."""
+    return {stage: lines_of(*told) for stage, told in (STAGES | (GATED if gated else {})).items()}
 
 
 def lines_of(shown: object, pieces: tuple[str, ...]) -> dict:
