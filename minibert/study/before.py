@@ -41,14 +41,16 @@ def prepared(out: Path, task: TaskSpec, word: str, splits: Splits, epochs: int) 
         return str(out)
     text = out.parent / f"{out.name}.txt"
     parts = (splits.train, splits.validation)
-    system.write_text(
-        text,
-        "\n\n".join("\n".join(sentences(t)) for t in unique(t for part in parts for t in part.texts)) + "\n",
-    )
     most = min(MOST_TOKENS, task.model.max_tokens)
     settings = Settings(next_sentence=word == "mlm+nsp", epochs=epochs, max_tokens=most, seed=seed)
-    found = pretrain(weights, text, out, settings, place=task.train.device, overwrite=True)
-    text.unlink()  # texts stay where they came from
+    try:
+        system.write_text(
+            text,
+            "\n\n".join("\n".join(sentences(t)) for t in unique(t for part in parts for t in part.texts)) + "\n",
+        )
+        found = pretrain(weights, text, out, settings, place=task.train.device, overwrite=True)
+    finally:
+        text.unlink(missing_ok=True)  # texts stay where they came from, also if this fails
     if found["status"] == "stopped":
         raise system.Interrupted("request")
     return str(out)
