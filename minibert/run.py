@@ -155,8 +155,11 @@ def check_out(task: TaskSpec, out: Path, overwrite: bool) -> None:
 
 def check_apart(task: TaskSpec, out: Path) -> None:
     """Refuse a folder that the task reads from, and a spec that can't be written into it."""
-    d, inside = task.data, out.resolve()
-    for word in (task.model.weights, d.train, d.test, d.source, d.validation):
+    d, inside, words = task.data, out.resolve(), [task.model.weights]
+    words += [d.train, d.test, d.source, d.validation]
+    words += [*task.study.weights, *task.study.transfer] if task.study else []
+    words += [task.human.source] if task.human else []
+    for word in words:
         path = Path(word).resolve() if isinstance(word, str) and word and Path(word).exists() else None
         if path is not None and (path == inside or inside in path.parents):
             raise ConfigError(

@@ -15,6 +15,7 @@ from minibert import data, spec
 from minibert import run as running
 from minibert.data import withheld
 from minibert.errors import ConfigError
+from minibert.study import before
 from minibert.study import plan as plans
 from minibert.study import series as going
 from minibert.study import store, study
@@ -288,6 +289,29 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, weights, fin
             study(small(tmp_path, weights), tmp_path / "out", overwrite=overwrite)
     with pytest.raises(ConfigError, match="already holds a study"):
         study(small(finished, weights), finished / "out")
+
+
+@pytest.mark.parametrize(("table", "key"), [("study", "weights"), ("study", "transfer"), ("human", "source")])
+def test_what_a_study_reads_is_not_written_over(tmp_path, weights, table, key):  # noqa: F811
+    own = tmp_path / "out" / "own.csv"
+    own.parent.mkdir()
+    own.touch()
+    value = str(own) if table == "human" else [str(own)]
+    more = {"columns": ["a", "b"]} if table == "human" else {}
+    given = small(tmp_path, weights, **{table: {key: value, **more}})
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match="own.csv lies in"):
+            study(given, tmp_path / "out", overwrite=overwrite)
+    assert own.exists()
+
+
+def test_texts_of_a_pretraining_that_fails_are_not_left_behind(tmp_path, weights):  # noqa: F811
+    given = small(tmp_path, weights)
+    splits = data.load_splits(given, store.locator(given))
+    given = dataclasses.replace(given, train=dataclasses.replace(given.train, device="no such device"))
+    with pytest.raises(Exception, match="device"):
+        before.prepared(tmp_path / "weights/mlm", given, "mlm", splits, 1)
+    assert not list((tmp_path / "weights").glob("*.txt"))
 
 
 def test_the_first_answers_come_first():
