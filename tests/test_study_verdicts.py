@@ -180,6 +180,11 @@ def test_how_many_texts_a_difference_needs():
     assert [two_digits(n) for n in (7.2, 99.5, 101, 3271)] == [8, 100, 110, 3300]
 
 
+def test_over_splits_no_number_of_test_texts_is_named():
+    d = {"value": 0.03, "low": -0.01, "high": 0.07, "n": 1000, "rival": "ridge", "splits": 5}
+    assert "more divisions of the data than 5" in only(difference=d)
+
+
 def test_a_curve_that_rises_asks_for_labels():
     curve = [
         {"examples": n, "value": v, "low": v - 0.02, "high": v + 0.02} for n, v in ((1000, 0.7), (500, 0.6))

@@ -4,9 +4,10 @@ In:  facts, a dict; any may be absent.
 Out: plain sentences, computed from them.
 
     metric        the name of the metric that these are about
-    difference    {"value", "low", "high", "n"}: network minus best baseline, and "rival": what that is called
+    difference    {"value", "low", "high", "n"}: network minus best baseline, "rival": what that is called, and
+                  "splits": over how many divisions of the data, if it is more than one
     curve         [{"examples", "value", "low", "high"}, ...]: the score by number of labelled texts
-    seeds         the network's score by seed, [value, ...]
+    seeds         the network's score by seed, on the same texts, [value, ...]
     score         {"value", "low", "high"}
     ceiling       {"value", "what": who reaches it}: what people reach
     clean         {"value", "texts"}: the score without so many test texts that stand in train
@@ -48,6 +49,8 @@ def more_texts(facts: Mapping[str, Any]) -> list[str]:
         f"The difference to {d.get('rival', 'the baseline')} in {title}, {signed(d['value'])} "
         f"({span(d['low'], d['high'], signed)}), may be chance"
     )
+    if d.get("splits", 1) > 1:  # an interval over divisions is as wide as these differ
+        return [f"{start}: more divisions of the data than {d['splits']}, or more texts, would tell."]
     needed = d["n"] * (POWER * half / abs(d["value"])) ** 2 if d["value"] else math.inf
     if needed > HOPELESS * d["n"]:
         return [f"{start}, and it is too small for any number of test texts that one could code to show it."]

@@ -99,7 +99,7 @@ def changing(
         "metric": s.metric,
         "curve": points,
         "score": points[-1],
-        "seeds": [s.value(s.metric, one) for one in reps],
+        "seeds": [s.value(s.metric, one) for one in reps if one.group == 0],  # other splits are other texts
         "suspects": facts.get("suspects") or {},
         "cut": facts.get("cut") or {},
     }
@@ -109,6 +109,7 @@ def changing(
         out["difference"] = {
             **gap,
             "n": points[-1]["n"] // s.plan.study.splits,
+            "splits": s.plan.study.splits,
             "rival": s.title(last["theirs"]),
         }
     if found["human"] and (one := found["human"].get("one_against_rest", {}).get(s.metric)):
