@@ -157,6 +157,14 @@ def results(
         if a is None or b is None:
             return {"value": None, "low": None, "high": None, "p_bootstrap": None, "p_randomisation": None}
         wide = 0.045 + 2 / size
+        if splits > 1:
+            return {
+                **score(a - b, wide),
+                "p_bootstrap": None,
+                "p_randomisation": None,
+                "p_splits": 0.004,
+                "p_holm": 0.012,
+            }
         return {**score(a - b, wide), "p_bootstrap": 0.02, "p_randomisation": 0.0004, "p_holm": 0.012}
 
     comparisons = [

@@ -106,10 +106,14 @@ def test_from_how_many_texts_on(found, said):
     assert study.from_where([(100 * (i + 1), words[one]) for i, one in enumerate(found)]) == said
 
 
-def test_over_repeated_splits_the_interval_knows_that_they_share_texts(pages):
+def test_over_repeated_splits_the_interval_knows_that_they_share_texts(folders, pages):
     said = "That interval is over 5 splits, allowing for the texts that they share."
     assert said in pages["splits"].text and "Below zero fine-tuning is better." in pages["splits"].text
     assert "allowing for" not in pages["numbers"].text
+    assert "by a coin" not in pages["splits"].text and "by a coin" in pages["numbers"].text
+    prose = (folders["splits"] / "methods.md").read_text(encoding="utf-8")
+    assert "p = 0.004, corrected p = 0.012" in prose and "randomisation" not in prose
+    assert "The p values, two-sided, of differences in Pearson r were corrected for all" in prose
 
 
 def test_after_correction_a_difference_may_be_chance(folders, tmp_path):

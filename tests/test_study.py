@@ -15,10 +15,9 @@ from minibert import data, spec
 from minibert import run as running
 from minibert.data import withheld
 from minibert.errors import ConfigError
-from minibert.study import before
+from minibert.study import before, store, study
 from minibert.study import plan as plans
 from minibert.study import series as going
-from minibert.study import store, study
 from minibert.study.seal import Ledger
 
 from .test_run import task, texts, weights, write  # noqa: F401  (weights is a fixture)
@@ -248,6 +247,11 @@ def test_regression_repeated_splits_and_settings(tmp_path, weights):  # noqa: F8
     }
     pearson = next(one for one in found["repeated"] if one["metric"] == "pearson")
     assert len(pearson["differences"]) == 3
+    beside = found["comparisons"][0]["scores"]["pearson"]
+    assert {k: beside[k] for k in ("value", "low", "high")} == {
+        k: pearson[k] for k in ("value", "low", "high")
+    }
+    assert beside["p_splits"] == pearson["p"] <= beside["p_holm"] and beside["p_randomisation"] is None
     ours = next(one for one in found["table"] if one["name"] == found["chosen"]["fine_tuned"])
     assert ours["against"] is None and found["tests"] == 2, "a constant has no correlation"
 

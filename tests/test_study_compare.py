@@ -279,6 +279,19 @@ def test_repeated_splits_take_the_corrected_interval():
         corrected_interval(differences, 25)
 
 
+def test_splits_that_share_texts_keep_to_their_level():
+    """Equal contestants, five divisions that test a quarter each; whether an answer is right lies mostly in its text."""
+    rng, hits, trials = np.random.default_rng(4), 0, 600
+    for _ in range(trials):
+        sides, gaps = rng.random((2, 400)) < 0.75, []
+        for _ in range(5):
+            again = np.where(rng.random((2, 400)) < 0.1, rng.random((2, 400)) < 0.75, sides)
+            ours, theirs = again[:, rng.permutation(400)[:100]].mean(axis=1)
+            gaps.append(ours - theirs)
+        hits += corrected_interval(gaps, 0.25)["p"] <= 0.05
+    assert 0.02 <= hits / trials <= 0.08
+
+
 def test_texts_can_be_left_out():
     truth, answers = np.array([0, 1, 2, 2]), np.array([0, 0, 0, 2])
     (left,) = compare.without([Replicate(truth, answers, "a")], [1, 2])

@@ -353,20 +353,20 @@ def evaluation(k: Told) -> list[str]:
         return []
     names = joined([f"{named(one.name)} ({one.about.split(';')[0]})" for one in k.lines])
     s, out = k.study, [f"We report {names}."]
-    drawn = drawn_again(k)
+    drawn, again = drawn_again(k), bool(s and s.t.get("repeated"))
     out.append(f"Intervals are 95 % percentile bootstrap intervals over {drawn} (Efron & Tibshirani, 1993)"
-               f"{', paired for differences' if k.rival else ''}.")  # fmt: skip
-    if s and s.t.get("tests"):
-        n = s.t["tests"]
-        corrected = (
-            f", the latter corrected for all {n:,} comparisons by Holm’s method (Holm, 1979)" if n > 1 else ""
-        )
-        out.append(f"Differences in {named(s.metric)} were tested by paired bootstrap and by approximate randomisation (Noreen, 1989; Yeh, 2000), "
-                   f"two-sided{corrected}.")  # fmt: skip
-    if s and s.t.get("repeated"):
+               f"{', paired for differences' if k.rival and not again else ''}.")  # fmt: skip
+    if again:
         out.append(
-            "Over repeated splits, intervals of the mean difference allow for the overlap of the training texts (Nadeau & Bengio, 2003)."
+            "Those of differences, and their p values, are over the splits and allow for the texts that these share (Nadeau & Bengio, 2003)."
         )
+    n = (s.t.get("tests") or 0) if s else 0
+    corrected = f"corrected for all {n:,} comparisons by Holm’s method (Holm, 1979)" if n > 1 else ""
+    if n and not again:
+        out.append(f"Differences in {named(s.metric)} were tested by paired bootstrap and by approximate randomisation (Noreen, 1989; Yeh, 2000), "
+                   f"two-sided{f', the latter {corrected}' if corrected else ''}.")  # fmt: skip
+    elif corrected:
+        out.append(f"The p values, two-sided, of differences in {named(s.metric)} were {corrected}.")
     return out
 
 
@@ -414,7 +414,8 @@ def scored(line: words.Line, score: dict[str, Any]) -> str:
 def difference(line: words.Line) -> str:
     """+0.061 (+0.021 to +0.102; p = 0.004, corrected 0.012) in Pearson r."""
     gap = line.gain
-    p = f"; {p_said(gap['p_randomisation'])}" if gap.get("p_randomisation") is not None else ""
+    tested = gap.get("p_splits", gap.get("p_randomisation"))
+    p = f"; {p_said(tested)}" if tested is not None else ""
     p += f", corrected {p_said(gap['p_holm'])}" if gap.get("p_holm") is not None else ""
     return (
         f"{signed(gap['value'])} ({span(gap.get('low'), gap.get('high'), signed)}{p}) in {named(line.name)}"

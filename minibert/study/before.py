@@ -46,7 +46,8 @@ def prepared(out: Path, task: TaskSpec, word: str, splits: Splits, epochs: int) 
     try:
         system.write_text(
             text,
-            "\n\n".join("\n".join(sentences(t)) for t in unique(t for part in parts for t in part.texts)) + "\n",
+            "\n\n".join("\n".join(sentences(t)) for t in unique(t for part in parts for t in part.texts))
+            + "\n",
         )
         found = pretrain(weights, text, out, settings, place=task.train.device, overwrite=True)
     finally:

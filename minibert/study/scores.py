@@ -171,7 +171,6 @@ def scored(plan: Plan, methods: list[str], out: Path) -> dict[str, Any]:
         "transfer": further.scored(s, last),
     }
     correct_for_number(found)
-    over_splits(found)
     opened = ledger.openings[-1]
     found["seal"] = {
         "openings": len(ledger.openings),
@@ -222,7 +221,15 @@ def best_of(s: Scored, made: dict[str, Any], who: str) -> list[dict[str, Any]]:
 
 
 def paired(s: Scored, ours: str, theirs: str, size: int, metric: str) -> dict[str, Any] | None:
-    """Ours less theirs in the cells that both answered."""
+    """Ours less theirs in the cells that both answered. Over several splits, which share texts, by how much these
+    differ, "p_splits" its p: drawing or swapping texts takes splits for independent, and finds too much."""
+    if s.plan.study.splits > 1:
+        gaps, found = over_splits(s, ours, theirs, size, metric)
+        return (
+            NOT_PAIRED | {k: found[k] for k in ("value", "low", "high")} | {"p_splits": found["p"]}
+            if gaps
+            else None
+        )
     pairs = [(s.replicate(ours, cell), s.replicate(theirs, cell)) for cell in cells_of(s.plan, size)]
     both = [pair for pair in pairs if None not in pair]
     if not both:
@@ -302,40 +309,39 @@ def correct_for_number(found: dict[str, Any]) -> None:
         *compared.values(),
         *(row["against"] for row in found["table"] if row["against"] and row is not twice),
     ]
-    known = [one for one in tests if one.get("p_randomisation") is not None]
-    for one, p in zip(known, compare.holm([one["p_randomisation"] for one in known])):
+    by = "p_splits" if found["repeated"] is not None else "p_randomisation"
+    known = [one for one in tests if one.get(by) is not None]
+    for one, p in zip(known, compare.holm([one[by] for one in known])):
         one["p_holm"] = p
     if twice.get("against"):
         twice["against"]["p_holm"] = compared[found["choices"]["sizes"][-1]["size"]].get("p_holm")
     found["tests"] = len(known)
 
 
-def over_splits(found: dict[str, Any]) -> None:
-    """Let the intervals of differences be those over repeated splits, where there are some: drawing texts takes the
-    splits, which share most of them, for independent, and is too narrow."""
-    for row in found["repeated"] or ():
-        one = next(one for one in found["comparisons"] if one["size"] == row["size"])
-        one["scores"][row["metric"]] |= {key: row[key] for key in ("value", "low", "high")}
+def over_splits(
+    s: Scored, ours: str, theirs: str, size: int, metric: str
+) -> tuple[list[float], dict[str, float | None]]:
+    """(the difference in each split, their mean with an interval over splits that knows how far their texts overlap)."""
+    cells, gaps = cells_of(s.plan, size), []
+    for split in range(s.plan.study.splits):
+        pairs = [[s.replicate(n, c) for n in (ours, theirs)] for c in cells if c.split == split]
+        values = [[s.value(metric, one) for one in pair] for pair in pairs if None not in pair]
+        if values:
+            gaps.append(float(np.mean([a - b for a, b in values])))
+    # The share of all texts that is tested: who learns from fewer shares fewer of them, not more.
+    tested = len(s.test(cells[0]))
+    return gaps, compare.corrected_interval(gaps, tested / (tested + s.plan.whole))
 
 
 def repeated(s: Scored, made: dict[str, Any]) -> list[dict[str, Any]]:
-    """The difference in each split, and an interval over splits that knows how far their training texts overlap."""
+    """The difference of those who were chosen in each split, and its interval."""
     out = []
     for one in made["sizes"]:
         ours, theirs, size = one["fine_tuned"], one["traditional"], one["size"]
         if not (ours and theirs):
             continue
-        cells = cells_of(s.plan, size)
         for metric in s.metrics:
-            gaps = []
-            for split in range(s.plan.study.splits):
-                pairs = [[s.replicate(n, c) for n in (ours, theirs)] for c in cells if c.split == split]
-                values = [[s.value(metric, one) for one in pair] for pair in pairs if None not in pair]
-                if values:
-                    gaps.append(float(np.mean([a - b for a, b in values])))
-            # The share of all texts that is tested: who learns from fewer shares fewer of them, not more.
-            tested = len(s.test(cells[0]))
-            interval = compare.corrected_interval(gaps, tested / (tested + s.plan.whole))
+            gaps, interval = over_splits(s, ours, theirs, size, metric)
             out.append({"size": size, "metric": metric, "differences": gaps, **interval})
     return out
 
