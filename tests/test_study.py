@@ -276,6 +276,7 @@ def test_random_weights_and_continued_pretraining(tmp_path, weights):  # noqa: F
         ({"examples": [4]}, "these labels need 6 texts"),
         ({"methods": ["tfidf-svn"]}, "tfidf-svm"),
         ({"transfer": ["nowhere.csv"]}, "nowhere.csv"),
+        ({"transfer": ["train.csv"]}, "train.csv is a table that is learned from"),
         ({"subgroup": "topik"}, "topic"),
     ],
 )

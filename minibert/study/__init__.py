@@ -120,7 +120,12 @@ def look(task: TaskSpec) -> tuple[Plan, list[str], list[str]]:
     plan = Plan(task, asked, make_settings(task), sizes, splits.whole)
     methods, missing = methods_for(task.task.kind, asked.methods, asked.names, splits.labels)
     for word in asked.transfer:
-        data.further_part(task, word, locator(task), splits.labels, notes)
+        further = data.further_part(task, word, locator(task), splits.labels, notes)
+        if further.table.sha256 in (splits.train.table.sha256, splits.validation.table.sha256):
+            raise ConfigError(
+                f"[study] transfer: {word} is a table that is learned from or chosen by",
+                "A score on such texts means nothing: name another.",
+            )
     if asked.subgroup:
         column(splits.test.table, asked.subgroup, "subgroup", "study")
     if task.human:
