@@ -110,6 +110,8 @@ def test_over_repeated_splits_the_interval_knows_that_they_share_texts(folders, 
     said = "That interval is over 5 splits, allowing for the texts that they share."
     assert said in pages["splits"].text and "Below zero fine-tuning is better." in pages["splits"].text
     assert "allowing for" not in pages["numbers"].text
+    assert study.Study(None, {"splits": 5}).tested(5370) == "1,074 test texts in each of 5 splits"
+    assert study.Study(None, {}).tested(1) == "1 test text" and "in each of 5 splits;" in pages["splits"].text
     assert "by a coin" not in pages["splits"].text and "by a coin" in pages["numbers"].text
     prose = (folders["splits"] / "methods.md").read_text(encoding="utf-8")
     assert "p = 0.004, corrected p = 0.012" in prose and "randomisation" not in prose

@@ -15,7 +15,7 @@ from ..spec import brief
 from . import words
 from .study import named, title
 from .words import count, number, percent, signed, span
-from .written import KEPT, Told, drawn_again, plain, told
+from .written import KEPT, Told, drawn_again, plain, tested, told
 
 # kind -> the hub's word for the task, and the class of transformers that reads the model
 TASKS = {
@@ -131,9 +131,7 @@ def evaluation(k: Told) -> str:
         cells += [cell(one.theirs), cell(one.gain, signed)] if k.rival else []
         rows.append(cells)
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    tail = (
-        f"On {count(k.lines[0].ours['n'], 'test text')}, with 95 % bootstrap intervals over {drawn_again(k)}."
-    )
+    tail = f"On {tested(k)}, with 95 % bootstrap intervals over {drawn_again(k)}."
     reach = ((k.study.t.get("human") or {}).get("one_against_rest") or {}).get(k.metric) if k.study else None
     if reach and reach.get("value") is not None:
         tail += f" One person reaches {named(k.metric)} {number(reach['value'])} against the others."

@@ -102,6 +102,12 @@ class Study:
         """How often each contestant learned from one number of texts."""
         return self.t.get("seeds", 1) * self.t.get("splits", 1)
 
+    def tested(self, n: int) -> str:
+        """How many texts `n` answers are to: 623 test texts; 1,074 test texts in each of 5 splits, which share some."""
+        splits = self.t.get("splits", 1)
+        each = count(round(n / splits), "test text")
+        return f"{each} in each of {splits} splits" if splits > 1 else each
+
     def chosen(self, who: str) -> str | None:
         """Who was chosen with all labelled texts; who: fine_tuned, traditional."""
         return (self.t.get("chosen") or {}).get(who)
@@ -221,7 +227,7 @@ def lead(s: Study) -> Markup:
     score, form = row["scores"][s.metric], "reached {name} <strong>{value}</strong> (95 % interval {spread})"
     first = Markup("With {} labelled texts {}{} {} on {}").format(
         s.most, row["title"], rank(s, "fine_tuned", "settings"), words.reached(named(s.metric), score, form),
-        count(score["n"], "test text"),
+        s.tested(score["n"]),
     )  # fmt: skip
     if not other:
         fitted = "could be chosen" if "traditional" in s.roles.values() else "was fitted"
@@ -328,8 +334,8 @@ def cautions(s: Study) -> list[str | Markup]:
         out.append(f"{count(len(t['problems']), 'run or method', 'runs and methods')} failed and can’t be chosen where "
                    "that happened: the reasons stand below.")  # fmt: skip
     tested = (s.row(s.chosen("fine_tuned")).get("scores") or {}).get(s.metric, {}).get("n")
-    if tested and tested < 100:
-        out.append(f"Only {count(tested, 'text')} were tested: mind the intervals.")
+    if tested and tested < 100 * t.get("splits", 1):
+        out.append(f"There are only {s.tested(tested)}: mind the intervals.")
     grave = [one for one in t.get("verdicts") or [] if one["severity"] == "error"]
     warned = sum(one["severity"] == "warning" for one in t.get("verdicts") or [])
     out += [one["sentence"] for one in grave]
@@ -518,14 +524,14 @@ def sealed(s: Study) -> str:
         else "Not all is as it was then: see above."
     )
     return (
-        f"The labels of the {count(tested_texts(s), 'test text')} were taken away before anything learned, and read {often}, on {moment(seal['at'])}: after every "
+        f"The labels of the {s.tested(answered(s))} were taken away before anything learned, and read {often}, on {moment(seal['at'])}: after every "
         "model had been trained and every choice above made. Before that the choices were written into seal.json, with "
         f"the SHA-256 of each of the {count(seal['answers'], 'file')} of answers. {changed}"
     )
 
 
-def tested_texts(s: Study) -> int:
-    """How many texts were tested."""
+def answered(s: Study) -> int:
+    """How many answers to test texts there are, over all splits."""
     return max((one["scores"][s.metric]["n"] for one in s.rows if one["scores"].get(s.metric)), default=0)
 
 

@@ -176,7 +176,7 @@ def data(k: Told) -> list[str]:
         )
     elif k.study and k.lines:
         out.append(
-            f"There were {k.study.largest:,} labelled texts for training and validation, and {k.lines[0].ours['n']:,} to test."
+            f"There were {k.study.largest:,} labelled texts for training and validation, and {tested(k)}."
         )
     if k.study and len(k.study.t.get("sizes") or []) > 1:
         sizes = k.study.t["sizes"]
@@ -377,15 +377,19 @@ def drawn_again(k: Told) -> str:
     return joined([*parts, "test texts"])
 
 
+def tested(k: Told) -> str:
+    """How many texts were tested."""
+    n = k.lines[0].ours["n"]
+    return k.study.tested(n) if k.study else count(n, "test text")
+
+
 def results(k: Told) -> list[str]:
     """What came out, each score with its interval."""
     out = []
     if not k.lines:
         return ["There are no test scores."]
     with_ = f"With {k.study.most} labelled texts, fine-tuning" if k.study else "Fine-tuning"
-    out.append(
-        f"{with_} reached {joined([scored(one, one.ours) for one in k.lines])} on {count(k.lines[0].ours['n'], 'test text')}."
-    )
+    out.append(f"{with_} reached {joined([scored(one, one.ours) for one in k.lines])} on {tested(k)}.")
     if k.rival:
         out.append(
             f"{plain(k.rival)} reached {joined([scored(one, one.theirs) for one in k.lines if one.theirs])}."
