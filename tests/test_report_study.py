@@ -285,6 +285,10 @@ def test_where_no_model_stays_the_runs_still_say_what_was_used(folders, pages):
     )
     assert 'license: "apache-2.0"' in card and "22.7M parameters" in prose, "known by the weights' bytes"
     assert "Use the model" not in pages["bare"].text
+    assert "minibert estimate" in pages["labels"].text and "estimate" not in pages["tags"].text, (
+        "tags have no shares"
+    )
+    assert re.search(r"minibert estimate .* --label-separator ,", pages["sets"].text)
     assert (
         "Example CPU 2.4 GHz" in pages["bare"].text
         and "With all 1,868 labelled texts" in pages["numbers"].text
