@@ -290,6 +290,12 @@ def test_gradient_and_occlusion_by_hand(tokenizer):
         assert float(told.gradient[i]) == pytest.approx((steps[0] - steps[1]) / 2e-4, rel=1e-4, abs=1e-7)
 
 
+def test_an_unknown_word_is_a_word(tokenizer):
+    told = story.tell(model_of(tokenizer, "classification"), "the 世 sat")
+    assert [(t["piece"], t["special"]) for t in told["tokens"]][1:3] == [("the", False), ("[UNK]", False)]
+    assert told["attribution"][0]["integrated"][2] != 0 != told["attribution"][0]["occlusion"][2]
+
+
 def test_parameters_get_no_gradient_and_training_mode_comes_back(tokenizer):
     model = model_of(tokenizer, "classification").train()
     story.tell(model, TEXT)
