@@ -310,14 +310,22 @@ def test_the_lines_are_those_of_the_files(monkeypatch):
 
     assert sources.code()["feed_forward"]["symbol"] == "FeedForward.forward"
     assert sources.code(gated=True)["feed_forward"]["symbol"] == "GatedFeedForward.forward"
-    for stage, told in {**sources.code(), "gated": sources.code(gated=True)["feed_forward"]}.items():
+    modern = {f"{stage}, ModernBERT": told for stage, told in sources.code(gated=True, pre_norm=True).items()}
+    for stage, told in {**sources.code(), **modern}.items():
         whole = (
             Path(explain.__file__).parents[2].joinpath(told["file"]).read_text(encoding="utf-8").splitlines()
         )
         there = whole[told["first"] - 1 : told["first"] - 1 + len(told["lines"])]
         margin = len(there[0]) - len(there[0].lstrip())
         assert [line[margin:] for line in there] == told["lines"] and told["marked"], stage
-    monkeypatch.setitem(sources.STAGES, "block", (sources.STAGES["block"][0], ("gone(",)))
+    for pre_norm in (False, True):  # what is marked is what runs, and what the stage is about
+        stages = sources.code(pre_norm=pre_norm)
+        marked = {stage: [told["lines"][i] for i in told["marked"]] for stage, told in stages.items()}
+        for stage, word in (("attended", "attn_norm"), ("fed", "ffn_norm")):
+            (line,) = marked[stage]
+            assert word in line and ("hidden = hidden +" in line or "return hidden +" in line) == pre_norm
+        assert "project(hidden)" in marked["project"][0] and "self.out(" in marked["out"][0]
+    monkeypatch.setitem(sources.STAGES, "fed", (sources.STAGES["fed"][0], ("gone(",)))
     with pytest.raises(LookupError, match="gone"):
         sources.code()
 

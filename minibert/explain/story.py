@@ -94,7 +94,7 @@ def tell(
             "live": live,
             "arrays": {name: packed(array) for name, array in arrays(model, seen, stages).items()},
             "units": units(model, seen.trace),
-            "code": code(model.config.facts.gated),
+            "code": code(model.config.facts.gated, model.config.facts.pre_norm),
             "outcome": {
                 "kind": seen.first.kind,
                 "names": seen.first.names,
