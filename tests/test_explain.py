@@ -18,7 +18,7 @@ from minibert.explain.changes import Change, applied
 from minibert.explain.outcome import changed, plain
 from minibert.heads import HEADS, tie
 from minibert.model import Model, evaluating
-from minibert.pooling import Embedding
+from minibert.pooling import POOLING, Embedding
 from minibert.tokenize import Tokenizer
 
 from .helpers import EVERY, VOCAB, fill, toy_batch, toy_encoder, write_wordpiece
@@ -227,7 +227,9 @@ def test_nothing_taken_out_changes_nothing(tokenizer, kind):
 
 def test_without_a_head_the_texts_own_vector_is_compared(tokenizer):
     model = model_of(tokenizer)
+    assert story.pooled(model) == "their mean" and set(story.POOLED) == set(POOLING)
     model.embedder = Embedding("cls", True)
+    assert story.pooled(model) == "the first of them"
     batch, _ = story.read(model, TEXT)
     first = plain(model, batch)
     with applied(model.encoder, Change(layers=(1,))):
@@ -407,6 +409,7 @@ def test_live_answers_what_the_model_says(served):
         ({"positions": 1}, "layer, head"),
         ({"tokens": {"99": "dog"}}, "no token '99'"),
         ({"tokens": {"-1": "dog"}}, "no token '-1'"),
+        ({"tokens": {"²": "dog"}}, "no token '²'"),
         ({"tokens": {"1": "dogcat sat"}}, "tokens"),
         ({"tokens": {"1": ""}}, "a word"),
         ({"tokens": []}, "table"),

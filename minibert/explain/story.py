@@ -32,6 +32,15 @@ from .sources import code
 
 LONGEST = 64  # tokens of a page: maps and arithmetic of more can't be followed
 
+POOLED = {
+    "cls": "the first of them",
+    "mean": "their mean",
+    "max": "the largest at each place",
+    "mean_sqrt_len_tokens": "their sum over the root of their count",
+    "weightedmean": "their mean, later ones counting more",
+    "lasttoken": "the last of them",
+}
+
 # of a block, in the trace's words; "out" is there where norms come first
 OF_BLOCK = ("value", "context", "attn_out", "attn_normed", "ffn_out", "ffn_normed", "out")
 
@@ -126,6 +135,7 @@ def facts(model: Model) -> dict:
         "scale": config.head_width**-0.5,
         "activation": config.activation,
         "head": model.head.kind if model.head is not None else None,
+        "pooled": pooled(model),
         "labels": list(model.labels),
         "pre_norm": config.facts.pre_norm,
         "gated": config.facts.gated,
@@ -140,6 +150,12 @@ def called(model: Model) -> str:
     """What it was loaded from, without the folders above: of a run's model the run's name."""
     path = Path(model.name)
     return path.parent.name if path.name == "model" and path.parent.name else path.name
+
+
+def pooled(model: Model) -> str:
+    """What the text's one vector is made of (outcome.vector), in words."""
+    kinds = model.embedder.pooling if model.embedder else ("mean",)
+    return " and ".join(POOLED[kind] for kind in kinds)
 
 
 def note(model: Model) -> str:
