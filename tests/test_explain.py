@@ -139,6 +139,8 @@ def test_a_pair_a_long_text_and_what_is_no_text(tokenizer):
             story.tell(model, wrong)
     with pytest.raises(ConfigError, match="no room"):
         story.tell(model, TEXT, max_tokens=2)
+    with pytest.raises(DataError, match="single text only"):
+        story.tell(model_of(tokenizer, "mlm"), "the cat", "[MASK] sat")
     with pytest.raises(DataError, match="more than 4"):
         story.tell(model_of(tokenizer, "mlm"), "the cat [MASK] sat", max_tokens=4)
 

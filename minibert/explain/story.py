@@ -66,7 +66,10 @@ def read(
         raise ConfigError(f"max_tokens = {max_tokens} leaves no room for a word", "Take 3 or more.")
     if not isinstance(text, str) or not isinstance(pair, str | None):
         raise DataError("explain takes one text, and perhaps a second one, each a string")
-    if pair is None and words_head(model) is not None and "[MASK]" in text:
+    masked = words_head(model) is not None and "[MASK]" in text + (pair or "")
+    if masked and pair is not None:
+        raise DataError("[MASK] is read as a hidden word in a single text only", "Leave the second text out.")
+    if masked:
         ids = model.tokenizer.with_masks(text.replace("[MASK]", model.tokenizer.mask))
         if len(ids) > min(max_tokens, model.config.max_tokens):
             raise DataError(f"the text has {len(ids)} tokens, more than {max_tokens}", "Shorten it.")
