@@ -35,8 +35,9 @@ const hidden = (layer, i) =>
 // --- what is followed, kept in the address ---
 
 const limits = { token: N, key: N, layer: L, head: H, dimension: D };
-// At first the longest piece, and the key that it looks at most.
-const first = argmax(tokens.map((t) => t.special ? -1 : t.piece.replace(/\W/g, "").length));
+// At first the first hidden word, or the longest piece, and the key that it looks at most.
+const first = story.fills?.length ? story.fills[0].place
+  : argmax(tokens.map((t) => t.special ? -1 : t.piece.replace(/\W/g, "").length));
 const state = { token: first, key: argmax([...row(at(0, "probs"), 0, first)]), layer: 0, head: 0, dimension: 0, off: [] };
 const swapped = {}; // place -> word, with the model behind the page
 
