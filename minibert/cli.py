@@ -533,6 +533,8 @@ def explain(
 
     if live and out:
         raise ConfigError("--live serves the page, --out writes it: take one of them")
+    if port and not live:
+        raise ConfigError("--port is of --live, which serves the page: leave it out, or add --live")
     if live:
         from .explain.live import serve
 

@@ -29,6 +29,7 @@ VERBS = (
     "pretrain",
     "weights",
     "bench",
+    "explain",
 )
 
 
@@ -66,6 +67,8 @@ def test_help_names_every_verb_and_version_is_ours():
         (["init", "absent.csv"], "absent.csv"),
         (["verify", "no-such-model"], "no-such-model"),
         (["predict", "nowhere", "--input", "a.csv", "--output", "b.csv"], "nowhere"),
+        (["explain", "no-such-model", "a text", "--port", "8080"], "--port is of --live"),
+        (["explain", "no-such-model", "a text", "--out", "no/page.html"], "no such folder"),
         (["runn"], "runn"),
         (["run", "reuters8", "--epochs", "3"], "--epochs"),
     ],

@@ -18,7 +18,7 @@ from minibert.explain.changes import Change, applied
 from minibert.explain.outcome import changed, plain
 from minibert.heads import HEADS, tie
 from minibert.model import Model, evaluating
-from minibert.pooling import Embedding
+from minibert.pooling import POOLING, Embedding
 from minibert.tokenize import Tokenizer
 
 from .helpers import EVERY, VOCAB, fill, toy_batch, toy_encoder, write_wordpiece
@@ -139,6 +139,8 @@ def test_a_pair_a_long_text_and_what_is_no_text(tokenizer):
             story.tell(model, wrong)
     with pytest.raises(ConfigError, match="no room"):
         story.tell(model, TEXT, max_tokens=2)
+    with pytest.raises(DataError, match="single text only"):
+        story.tell(model_of(tokenizer, "mlm"), "the cat", "[MASK] sat")
     with pytest.raises(DataError, match="more than 4"):
         story.tell(model_of(tokenizer, "mlm"), "the cat [MASK] sat", max_tokens=4)
 
@@ -227,7 +229,9 @@ def test_nothing_taken_out_changes_nothing(tokenizer, kind):
 
 def test_without_a_head_the_texts_own_vector_is_compared(tokenizer):
     model = model_of(tokenizer)
+    assert story.pooled(model) == "their mean" and set(story.POOLED) == set(POOLING)
     model.embedder = Embedding("cls", True)
+    assert story.pooled(model) == "the first of them"
     batch, _ = story.read(model, TEXT)
     first = plain(model, batch)
     with applied(model.encoder, Change(layers=(1,))):
@@ -290,6 +294,12 @@ def test_gradient_and_occlusion_by_hand(tokenizer):
         assert float(told.gradient[i]) == pytest.approx((steps[0] - steps[1]) / 2e-4, rel=1e-4, abs=1e-7)
 
 
+def test_an_unknown_word_is_a_word(tokenizer):
+    told = story.tell(model_of(tokenizer, "classification"), "the 世 sat")
+    assert [(t["piece"], t["special"]) for t in told["tokens"]][1:3] == [("the", False), ("[UNK]", False)]
+    assert told["attribution"][0]["integrated"][2] != 0 != told["attribution"][0]["occlusion"][2]
+
+
 def test_parameters_get_no_gradient_and_training_mode_comes_back(tokenizer):
     model = model_of(tokenizer, "classification").train()
     story.tell(model, TEXT)
@@ -304,14 +314,22 @@ def test_the_lines_are_those_of_the_files(monkeypatch):
 
     assert sources.code()["feed_forward"]["symbol"] == "FeedForward.forward"
     assert sources.code(gated=True)["feed_forward"]["symbol"] == "GatedFeedForward.forward"
-    for stage, told in {**sources.code(), "gated": sources.code(gated=True)["feed_forward"]}.items():
+    modern = {f"{stage}, ModernBERT": told for stage, told in sources.code(gated=True, pre_norm=True).items()}
+    for stage, told in {**sources.code(), **modern}.items():
         whole = (
             Path(explain.__file__).parents[2].joinpath(told["file"]).read_text(encoding="utf-8").splitlines()
         )
         there = whole[told["first"] - 1 : told["first"] - 1 + len(told["lines"])]
         margin = len(there[0]) - len(there[0].lstrip())
         assert [line[margin:] for line in there] == told["lines"] and told["marked"], stage
-    monkeypatch.setitem(sources.STAGES, "block", (sources.STAGES["block"][0], ("gone(",)))
+    for pre_norm in (False, True):  # what is marked is what runs, and what the stage is about
+        stages = sources.code(pre_norm=pre_norm)
+        marked = {stage: [told["lines"][i] for i in told["marked"]] for stage, told in stages.items()}
+        for stage, word in (("attended", "attn_norm"), ("fed", "ffn_norm")):
+            (line,) = marked[stage]
+            assert word in line and ("hidden = hidden +" in line or "return hidden +" in line) == pre_norm
+        assert "project(hidden)" in marked["project"][0] and "self.out(" in marked["out"][0]
+    monkeypatch.setitem(sources.STAGES, "fed", (sources.STAGES["fed"][0], ("gone(",)))
     with pytest.raises(LookupError, match="gone"):
         sources.code()
 
@@ -393,6 +411,7 @@ def test_live_answers_what_the_model_says(served):
         ({"positions": 1}, "layer, head"),
         ({"tokens": {"99": "dog"}}, "no token '99'"),
         ({"tokens": {"-1": "dog"}}, "no token '-1'"),
+        ({"tokens": {"²": "dog"}}, "no token '²'"),
         ({"tokens": {"1": "dogcat sat"}}, "tokens"),
         ({"tokens": {"1": ""}}, "a word"),
         ({"tokens": []}, "table"),

@@ -72,10 +72,10 @@ def check(name: str, answer: object) -> bool:
         reason = one.look(answer)
     except Wrong as wrong:
         reason = str(wrong)
-    print(f"{full}: not yet. {capital(reason)}." if reason else f"{full}: right. {one.right}")
+    print(f"{full}: not yet. {sentence(reason)}" if reason else f"{full}: right. {one.right}")
     return not reason
 
 
-def capital(sentence: str) -> str:
-    """The sentence with a large first letter."""
-    return sentence[:1].upper() + sentence[1:]
+def sentence(words: str) -> str:
+    """The words with a large first letter, and a full stop unless they are a question."""
+    return words[:1].upper() + words[1:] + ("" if words.endswith("?") else ".")

@@ -146,9 +146,10 @@ def words(model: Model, ids: Tensor) -> Tensor:
 
 
 def special(model: Model, ids: Tensor) -> Tensor:
-    """(N,) bool: [CLS], [SEP] and their like, and [MASK]."""
-    names = set(model.tokenizer.special_names)
-    return torch.tensor([piece in names for piece in model.tokenizer.tokens(ids.tolist())])
+    """(N,) bool: [CLS], [SEP] and their like, and [MASK]; not [UNK], which stands for a word of the text."""
+    names, unknown = set(model.tokenizer.special_names), model.tokenizer.unknown_id
+    ids = ids.tolist()
+    return torch.tensor([i != unknown and name in names for i, name in zip(ids, model.tokenizer.tokens(ids))])
 
 
 def without_words(model: Model, ids: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Asked:
         if not isinstance(words, dict):
             raise DataError('tokens must be a table of places and words, {"3": "river"}')
         for place, word in words.items():
-            if not str(place).isdigit() or int(place) >= len(ids):
+            if not str(place).isdecimal() or int(place) >= len(ids):
                 raise DataError(
                     f"the text has no token {place!r}", f"Its tokens count from 0 to {len(ids) - 1}."
                 )

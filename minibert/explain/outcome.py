@@ -34,7 +34,7 @@ ABOUT = {
     "fills": "the probability of the words that are likeliest at each [MASK]",
     "own": "the probability of each token at its own place",
     "tags": "each token's probability of the label it gets",
-    "similarity": "how alike (cosine) the text's vector and each token's last vector are to those of the whole model",
+    "similarity": "how alike (cosine) the text's vector and each token's last one are to those of the whole model",
 }
 DIFFERENCE = {
     "value": "by how much the value differs",

@@ -35,8 +35,9 @@ const hidden = (layer, i) =>
 // --- what is followed, kept in the address ---
 
 const limits = { token: N, key: N, layer: L, head: H, dimension: D };
-// At first the longest piece, and the key that it looks at most.
-const first = argmax(tokens.map((t) => t.special ? -1 : t.piece.replace(/\W/g, "").length));
+// At first the first hidden word, or the longest piece, and the key that it looks at most.
+const first = story.fills?.length ? story.fills[0].place
+  : argmax(tokens.map((t) => t.special ? -1 : t.piece.replace(/\W/g, "").length));
 const state = { token: first, key: argmax([...row(at(0, "probs"), 0, first)]), layer: 0, head: 0, dimension: 0, off: [] };
 const swapped = {}; // place -> word, with the model behind the page
 
@@ -420,7 +421,7 @@ function tinted(title, values, sign) {
 
 stage("token", () => {
   const i = state.token, series = (name) => range(N).map((n) => range(L + 1).map((l) => row(name, l)[n]));
-  put("lines", lines("Length of the vector", stageNames, series("depth.norm"), i, 1), lines("Cosine with the stage before", stageNames, series("depth.turn"), i, 2));
+  put("lines", lines("Length of the vector", stageNames, series("depth.norm"), i, 1), lines("Cosine with the stage before", stageNames.slice(1), series("depth.turn").map((values) => values.slice(1)), i, 2));
   const same = row("depth.same", i), size = L + 1;
   put("same", scroll("Cosine with itself", table(L > 8 ? "same.dense" : "same", "Cosine of the token with itself between stages",
     [["stage"], ...stageNames.map((name) => [name])],
@@ -442,8 +443,8 @@ stage("nothing", () => {
     el("th", { scope: "row" }, outcome.names[n]), el("td", null, number(outcome.plain[n])), el("td.bars", null, bar(outcome.plain[n], sure ? 1 : top, outcome.plain.some((v) => v < 0))))));
   list.dataset.test = "outcome";
   if (outcome.kind === "similarity") {
-    put("outcome", el("p", null, `A vector of ${D} numbers for each token; their mean stands for the whole text.`),
-      el("details", null, el("summary", null, "What is compared in the last chapter"), list));
+    put("outcome", el("p", null, `A vector of ${D} numbers for each token; for the whole text stands ${model.pooled}.`),
+      el("details", null, el("summary", null, "What is compared in the last chapter"), el("p.note", null, `Where a part is taken out: ${outcome.about}. At first all are 1.`), list));
   } else put("outcome", many ? el("details", null, el("summary", null, `${outcome.names.length} numbers`), list) : list);
 });
 
@@ -480,7 +481,7 @@ function carried() {
     table("ways", "Three attributions of each token", [["token"], ...Object.values(WAYS).flatMap((title) => [[title], ["", "bars"]])],
       range(N).map((i) => [named(i), ...Object.keys(WAYS).flatMap((way) =>
         [number(one[way][i], way === "integrated" ? texts[i] : fixed(one[way][i])), el("td.bars", null, bar(one[way][i], most[way], true))])])),
-    ledger("Integrated gradients add up", [["a text of nothing", "", one.base, one.base], ["the sum of integrated gradients", "+", one.sum, one.base + one.sum]]),
+    ledger("Integrated gradients add up", [["a text of [PAD]", "", one.base, one.base], ["the sum of integrated gradients", "+", one.sum, one.base + one.sum]]),
     el("p.sum", null, "The model’s own number for the text is ", number(one.logit, fixed(one.logit, decimals([one.logit]))), "; missing is ", number(one.missing, one.missing ? tiny(Math.abs(one.missing)) : "nothing", "attribution-check"), ` (${one.steps} steps).`));
 }
 if (story.attribution?.length) stage("nothing", carried);
@@ -566,7 +567,7 @@ function outcomes(values, change, reply) {
     table("chances", "The outcome before and after", [["what comes out"], ["before"], ["after"], ["change"], ["", "bars"]],
       names.map((name, n) => el("tr", { "data-test": `after-${n}`, "data-value": values[n] }, el("th", { scope: "row" }, name),
         el("td", null, number(outcome.plain[n])), el("td", null, number(values[n])), el("td", null, number(steps[n])), el("td.bars", null, bar(steps[n], top, true))))),
-    el("p.note", null, "Change in all: ", number(change, fixed(change), "change"), "."),
+    el("p.note", null, "Change: ", number(change, fixed(change), "change"), "."),
     reply?.fills?.map(({ place, top: list }) => el("p.note", null, `At place ${place} now: ${list.map(([word, p]) => `${word} ${fixed(p, 2)}`).join(", ")}`)),
     undo());
 }

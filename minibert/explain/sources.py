@@ -17,25 +17,31 @@ STAGES = {
         encoder.Embeddings.forward,
         ("self.word(", "self.position(", "self.segment(", "self.norm("),
     ),
-    "project": (encoder.SelfAttention.forward, ("project(hidden)", "self.out(")),
+    "project": (encoder.SelfAttention.forward, ("project(hidden)",)),
     "meet": (encoder.SelfAttention.meet, ("kernels.attend(", "scale=")),
     "attend": (reference.reference, ("probabilities(scores(", "probs @ v_text")),
     "scores": (reference.scores, ("* scale",)),
     "probabilities": (reference.probabilities, ("softmax(-1)",)),
+    "out": (encoder.SelfAttention.forward, ("self.out(",)),
+    "attended": (encoder.Block.forward, ("self.attn_norm(hidden +",)),
     "feed_forward": (encoder.FeedForward.forward, ("self.down(self.activation(self.up(",)),
-    "block": (encoder.Block.forward, ("self.attn_norm(", "self.ffn_norm(")),
+    "fed": (encoder.Block.forward, ("self.ffn_norm(hidden +",)),
     "encoder": (encoder.Encoder.forward, ("self.embeddings(", "block(hidden")),
     "head": (heads.Head.forward, ("self.out(self.read(",)),
 }
 
-
 # ... and what other families have in its place
 GATED = {"feed_forward": (variants.GatedFeedForward.forward, ("self.activation(self.up(", "self.down("))}
+PRE_NORM = {
+    "attended": (encoder.Block.forward, ("self.attn(self.attn_norm(",)),
+    "fed": (encoder.Block.forward, ("self.ffn(self.ffn_norm(",)),
+}
 
 
-def code(gated: bool = False) -> dict[str, dict]:
-    """Every stage's lines; `gated`: of a family whose feed-forward has gates."""
-    return {stage: lines_of(*told) for stage, told in (STAGES | (GATED if gated else {})).items()}
+def code(gated: bool = False, pre_norm: bool = False) -> dict[str, dict]:
+    """Every stage's lines, of a family whose feed-forward is `gated`, whose blocks normalise first (`pre_norm`)."""
+    stages = STAGES | (GATED if gated else {}) | (PRE_NORM if pre_norm else {})
+    return {stage: lines_of(*told) for stage, told in stages.items()}
 
 
 def lines_of(shown: object, pieces: tuple[str, ...]) -> dict:

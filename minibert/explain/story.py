@@ -32,6 +32,15 @@ from .sources import code
 
 LONGEST = 64  # tokens of a page: maps and arithmetic of more can't be followed
 
+POOLED = {
+    "cls": "the first of them",
+    "mean": "their mean",
+    "max": "the largest at each place",
+    "mean_sqrt_len_tokens": "their sum over the root of their count",
+    "weightedmean": "their mean, later ones counting more",
+    "lasttoken": "the last of them",
+}
+
 # of a block, in the trace's words; "out" is there where norms come first
 OF_BLOCK = ("value", "context", "attn_out", "attn_normed", "ffn_out", "ffn_normed", "out")
 
@@ -57,7 +66,10 @@ def read(
         raise ConfigError(f"max_tokens = {max_tokens} leaves no room for a word", "Take 3 or more.")
     if not isinstance(text, str) or not isinstance(pair, str | None):
         raise DataError("explain takes one text, and perhaps a second one, each a string")
-    if pair is None and words_head(model) is not None and "[MASK]" in text:
+    masked = words_head(model) is not None and "[MASK]" in text + (pair or "")
+    if masked and pair is not None:
+        raise DataError("[MASK] is read as a hidden word in a single text only", "Leave the second text out.")
+    if masked:
         ids = model.tokenizer.with_masks(text.replace("[MASK]", model.tokenizer.mask))
         if len(ids) > min(max_tokens, model.config.max_tokens):
             raise DataError(f"the text has {len(ids)} tokens, more than {max_tokens}", "Shorten it.")
@@ -94,7 +106,7 @@ def tell(
             "live": live,
             "arrays": {name: packed(array) for name, array in arrays(model, seen, stages).items()},
             "units": units(model, seen.trace),
-            "code": code(model.config.facts.gated),
+            "code": code(model.config.facts.gated, model.config.facts.pre_norm),
             "outcome": {
                 "kind": seen.first.kind,
                 "names": seen.first.names,
@@ -126,6 +138,7 @@ def facts(model: Model) -> dict:
         "scale": config.head_width**-0.5,
         "activation": config.activation,
         "head": model.head.kind if model.head is not None else None,
+        "pooled": pooled(model),
         "labels": list(model.labels),
         "pre_norm": config.facts.pre_norm,
         "gated": config.facts.gated,
@@ -140,6 +153,12 @@ def called(model: Model) -> str:
     """What it was loaded from, without the folders above: of a run's model the run's name."""
     path = Path(model.name)
     return path.parent.name if path.name == "model" and path.parent.name else path.name
+
+
+def pooled(model: Model) -> str:
+    """What the text's one vector is made of (outcome.vector), in words."""
+    kinds = model.embedder.pooling if model.embedder else ("mean",)
+    return " and ".join(POOLED[kind] for kind in kinds)
 
 
 def note(model: Model) -> str:
