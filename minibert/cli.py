@@ -545,7 +545,7 @@ def explain(
     out = out or Path("explain.html")
     pages.check_place(out, overwrite)
     pages.write(load(model), text, out, pair, max_tokens=max_tokens, overwrite=overwrite)
-    say(f"page: {out}", sys.stdout)
+    say(f"page: {out} ({out.stat().st_size / 1e6:.1f} MB)", sys.stdout)
 
 
 @app.command(epilog='Example:  minibert fill bert-base-uncased "The capital of France is [MASK]."')

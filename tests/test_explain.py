@@ -21,7 +21,7 @@ from minibert.model import Model, evaluating
 from minibert.pooling import POOLING, Embedding
 from minibert.tokenize import Tokenizer
 
-from .helpers import EVERY, VOCAB, fill, toy_batch, toy_encoder, write_wordpiece
+from .helpers import EVERY, VOCAB, fill, toy_batch, toy_encoder, toy_ids, write_wordpiece
 
 TEXT = "the cat sat on the dog"
 LABELS = {"classification": "abc", "multilabel": "abc", "tokens": "xyz"}
@@ -158,6 +158,7 @@ def test_a_head_made_here_is_called_so(tokenizer, tmp_path):
     assert "not published" in said and "16%" in said and "460" in said
     (folder / "pretraining.json").write_text(json.dumps(told | {"head": "continued"}))
     assert note(load(folder)) == note(model) == ""
+    assert "is new" in note(load(folder, head="classification", labels="abc"))
 
 
 # --- what is taken out ----------------------------------------------------------------------------
@@ -178,6 +179,17 @@ def test_a_head_taken_out_is_one_whose_weights_are_zero(name):
             assert torch.allclose(found, other(batch), atol=1e-6)
         assert not torch.allclose(found, whole, atol=1e-3)
         assert torch.equal(encoder(batch), whole), "it is whole again"
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_each_text_of_a_batch_may_lose_its_own_parts(name):
+    encoder, [ids] = toy_encoder(name), toy_ids((7,))
+    changes = [Change(), Change(heads=((1, 2),)), Change(layers=(0, 2)), Change(((0, 1), (2, 3)), (1,))]
+    with applied(encoder, *changes):
+        together = encoder(pack([ids] * 4)).split(7)
+    for change, found in zip(changes, together):
+        with applied(encoder, change):
+            assert torch.allclose(found, encoder(pack([ids])), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -221,9 +233,9 @@ def test_nothing_taken_out_changes_nothing(tokenizer, kind):
     model = model_of(tokenizer, kind)
     batch, _ = story.read(model, TEXT)
     first = plain(model, batch)
-    assert torch.allclose(changed(model, batch, first, Change()), first.plain, atol=1e-6)
+    assert torch.allclose(changed(model, batch, first, [Change()])[0], first.plain, atol=1e-6)
     assert first.change(first.plain) == 0
-    other = changed(model, batch, first, Change(layers=(0, 1)))
+    other = changed(model, batch, first, [Change(layers=(0, 1))])[0]
     assert first.change(other) > 1e-3
 
 
@@ -236,7 +248,7 @@ def test_without_a_head_the_texts_own_vector_is_compared(tokenizer):
     first = plain(model, batch)
     with applied(model.encoder, Change(layers=(1,))):
         other = model.encoder(batch).detach()
-    values = changed(model, batch, first, Change(layers=(1,)))
+    values = changed(model, batch, first, [Change(layers=(1,))])[0]
     assert float(values[0]) == pytest.approx(
         float(F.cosine_similarity(other[0], first.hidden[0], dim=0)), abs=1e-5
     )

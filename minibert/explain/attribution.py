@@ -23,11 +23,10 @@ from torch import Tensor
 
 from ..batch import PackedBatch, pack
 from ..model import Model
-from .outcome import masks_of, words_head
+from .outcome import TOKENS_AT_ONCE, masks_of, words_head
 
 POINTS, MOST = 32, 1024  # of the sum: at first, and when it gives up
 TOLERANCE = 5e-4  # of the answer, in logits
-TOKENS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)

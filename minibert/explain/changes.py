@@ -1,6 +1,6 @@
 """What is taken out of an encoder to see what it was good for: heads, layers, positions.
 
-In:  an encoder and a Change.   Out: the same encoder, changed while a `with` block lasts.
+In:  an encoder and Changes.   Out: the same encoder, changed while a `with` block lasts.
 
 Nothing of the encoder's code knows of it: hooks on its parts do it, as in trace.py.
 """
@@ -11,8 +11,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
+from ..batch import Layout
 from ..encoder import Encoder
 from ..errors import ConfigError
 
@@ -38,39 +40,64 @@ def check(change: Change, encoder: Encoder) -> None:
 
 
 @contextlib.contextmanager
-def applied(encoder: Encoder, change: Change) -> Iterator[None]:
-    """The encoder without these parts; whole again afterwards, whatever happens inside."""
-    check(change, encoder)
+def applied(encoder: Encoder, *changes: Change) -> Iterator[None]:
+    """The encoder without these parts: one Change for all texts of a batch, or one for each of them (positions: of all).
+
+    It is whole again afterwards, whatever happens inside.
+    """
+    for change in changes:
+        check(change, encoder)
+    L, H = encoder.config.num_layers, encoder.config.num_heads
+    kept, skipped = torch.ones(len(changes), L, H), torch.zeros(len(changes), L, dtype=torch.bool)
+    for i, change in enumerate(changes):
+        for layer, head in change.heads:
+            kept[i, layer, head] = 0
+        skipped[i, list(change.layers)] = True
     with contextlib.ExitStack() as stack:
-        now = [0]  # the layer being computed: in ALBERT one block stands for several
+        now: list[Layout] = []  # what the block being computed reads; in ALBERT one stands for several layers
         for block in encoder.layers:
-            hooks = [
-                block.register_forward_pre_hook(lambda _, inputs: now.__setitem__(0, inputs[1].layer)),
-                block.attn.out.register_forward_pre_hook(without_heads(change, now, block.attn.head_width)),
-                block.register_forward_hook(
-                    lambda _, inputs, out: inputs[0] if inputs[1].layer in change.layers else out
-                ),
-            ]
-            for hook in hooks:
+            for hook in (
+                block.register_forward_pre_hook(lambda _, inputs: now.__setitem__(slice(None), inputs[1:])),
+                block.attn.out.register_forward_pre_hook(without_heads(kept, now)),
+                block.register_forward_hook(without_layers(skipped)),
+            ):
                 stack.callback(hook.remove)
-        if change.positions:
+        if any(change.positions for change in changes):
             for part in placed(encoder):
                 part(stack)
         yield
 
 
-def without_heads(change: Change, now: list[int], width: int) -> Callable:
-    """A hook in front of the output projection: what these heads found (N, D) becomes 0."""
+def without_heads(kept: Tensor, now: list[Layout]) -> Callable:
+    """A hook in front of the output projection: what these heads found (N, D) becomes 0. kept (B, L, H), or B = 1."""
 
     def hook(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
-        off = [head for layer, head in change.heads if layer == now[0]]
-        if not off:
+        [layout] = now
+        mine = kept[:, layout.layer]  # (B, H)
+        if bool(mine.all()):
             return None
-        context = inputs[0].unflatten(-1, (-1, width)).clone()  # (N, H, K)
-        context[:, off] = 0
-        return (context.flatten(1),)  # (N, D)
+        found = inputs[0].unflatten(-1, (mine.shape[-1], -1))  # (N, H, K)
+        return ((found * of_tokens(mine, layout).to(found)[..., None]).flatten(1),)  # (N, D)
 
     return hook
+
+
+def without_layers(skipped: Tensor) -> Callable:
+    """A hook behind a block: where it is skipped, what came in goes out. skipped (B, L), or B = 1."""
+
+    def hook(_: nn.Module, inputs: tuple[Tensor, Layout], out: Tensor) -> Tensor | None:
+        hidden, layout = inputs
+        mine = skipped[:, layout.layer]  # (B,)
+        if not bool(mine.any()):
+            return None
+        return torch.where(of_tokens(mine, layout).to(out.device)[:, None], hidden, out)  # (N, D)
+
+    return hook
+
+
+def of_tokens(each: Tensor, layout: Layout) -> Tensor:
+    """What holds for each text, (B, ...), or for all, (1, ...), for each of their tokens, (N, ...)."""
+    return each[layout.owner.cpu()] if len(each) > 1 else each.expand(layout.cu_seqlens[-1], *each.shape[1:])
 
 
 def placed(encoder: Encoder) -> list[Callable[[contextlib.ExitStack], None]]:

@@ -45,7 +45,7 @@ class Asked:
         check(asked, self.model.encoder)
         batch = self.replaced(told.get("tokens", {}))
         with self.lock, evaluating(self.model), torch.inference_mode():
-            values = changed(self.model, batch, self.first, asked)
+            [values] = changed(self.model, batch, self.first, [asked])
             with applied(self.model.encoder, asked):
                 trace = self.model.trace(batch)
             return {

@@ -503,13 +503,14 @@ function toggle(name) {
 }
 
 stage("nothing", () => {
-  const change = whatif.change, top = Math.max(...change.heads.flat()) || 1; // whole layers may lie beyond the scale
-  const shade = (value) => share(value / top);
+  // Whole layers change much more than heads: each has a scale of its own.
+  const change = whatif.change, tops = { head: Math.max(...change.heads.flat()) || 1, layer: Math.max(...change.layers) || 1 };
+  const kindOf = (name) => name.includes(".") ? "head" : "layer";
   const made = range(L).map((l) => [...range(H).map((h) => `${l}.${h}`), `${l}`].map((name) => {
     const value = shipped(change, name);
     return el(name.includes(".") ? "span.cell" : "span.cell.layer", {
       role: "gridcell", "data-test": `off-${name.replace(".", "-")}`, "data-name": name, "data-value": value, "aria-selected": "false",
-      "aria-label": `without ${nameOf(name)}: change ${fixed(value)}`, "--c": `rgb(${shade(value).map(Math.round).join(",")})`,
+      "aria-label": `without ${nameOf(name)}: change ${fixed(value)}`, "--c": `rgb(${share(value / tops[kindOf(name)]).map(Math.round).join(",")})`,
     });
   }));
   const grid = gridOf("What changes without each head: a row a layer, a column a head, the last column the layer whole", [...range(H), "layer"], made.map((inside, l) => [l, inside]));
@@ -517,14 +518,15 @@ stage("nothing", () => {
   rove(grid, made, (l, c) => toggle(name(l, c)), (l, c) => put("off-hover", `Without ${nameOf(name(l, c))}: change ${fixed(shipped(change, name(l, c)))}.`))(0, 0);
   put("off", grid);
   put("off-hover", "Move over the cells, or choose one.");
-  put("off-shade", shades(...[0, 0.25, 1].map((t) => [shade(t * top), `${fixed(t * top)}${t === 1 ? " or more" : ""}`])), "change; the shade grows with its root");
+  put("off-shade", Object.entries(tops).map(([kind, top]) => el("div.shade", null, `${kind}: `, shades(...[0, 0.25, 1].map((t) => [share(t), fixed(t * top)])))), "change; the shade grows with its root");
 });
 
-let asked = 0;
+let asked = 0, taken = {}; // the words that the model took last
 async function changed() {
   for (const cell of document.querySelectorAll("#off .cell")) cell.setAttribute("aria-selected", String(state.off.includes(cell.dataset.name)));
   document.getElementById("off-positions").setAttribute("aria-pressed", String(state.off.includes("positions")));
   const places = Object.keys(swapped), mine = ++asked;
+  if (!places.length) taken = {};
   if (!state.off.length && !places.length) return outcomes(null);
   if (state.off.length === 1 && !places.length) return outcomes(shipped(whatif, state.off[0]), shipped(whatif.change, state.off[0]));
   put("changed", el("p.note", null, "The model is running …"));
@@ -542,8 +544,14 @@ async function changed() {
     reply = { error: "The server behind this page does not answer. Is minibert explain --live still running?" };
   }
   if (mine !== asked) return; // something else was chosen meanwhile
-  if (reply.error) put("changed", el("p.caution", { role: "alert" }, reply.error), undo());
-  else outcomes(reply.values, reply.change, reply);
+  if (reply.error) { // what was refused is not kept
+    put("changed", el("p.caution", { role: "alert" }, reply.error));
+    Object.keys(swapped).forEach((place) => delete swapped[place]);
+    Object.assign(swapped, taken);
+    return;
+  }
+  taken = { ...swapped };
+  outcomes(reply.values, reply.change, reply);
 }
 
 function undo() {

@@ -162,7 +162,9 @@ def pooled(model: Model) -> str:
 
 
 def note(model: Model) -> str:
-    """What a reader should know of a masked-language head that `minibert pretrain` made."""
+    """What a reader should know of a head that is new, or that `minibert pretrain` made."""
+    if model.head is not None and model.report and model.report.new:
+        return "Its head is new: nothing has been learnt with it, and its answers mean nothing."
     path = Path(model.name) / PRETRAINED
     if words_head(model) is None or not path.is_file():
         return ""
@@ -239,23 +241,18 @@ def units(model: Model, trace: Trace) -> list[list[dict]]:
 def what_if(model: Model, seen: Reading) -> dict:
     """What comes out without each head, each layer, and the positions."""
     L, H = model.config.num_layers, model.config.num_heads
+    changes = [Change(heads=((i, h),)) for i in range(L) for h in range(H)]
+    changes += [Change(layers=(i,)) for i in range(L)]
+    found = changed(model, seen.batch, seen.first, changes)  # (L H + L, n)
+    found = torch.cat([found, changed(model, seen.batch, seen.first, [Change(positions=True)])])
+    values, sizes = [numbers(one) for one in found], [seen.first.change(one) for one in found]
 
-    def without(**parts: object) -> tuple[list[float], float]:
-        values = changed(model, seen.batch, seen.first, Change(**parts))
-        return numbers(values), seen.first.change(values)
+    def by_part(told: list) -> dict:
+        heads = [told[i * H : i * H + H] for i in range(L)]
+        return {"heads": heads, "layers": told[L * H : L * H + L], "positions": told[-1]}
 
-    heads = [[without(heads=((i, h),)) for h in range(H)] for i in range(L)]
-    layers = [without(layers=(i,)) for i in range(L)]
-    places = without(positions=True)
-    return {
-        "heads": [[values for values, _ in row] for row in heads],
-        "layers": [values for values, _ in layers],
-        "positions": places[0],
-        "change": {
-            "heads": [[size for _, size in row] for row in heads],
-            "layers": [size for _, size in layers],
-            "positions": places[1],
-        },
+    return by_part(values) | {
+        "change": by_part(sizes),
         "change_about": seen.first.difference,
     }
 
