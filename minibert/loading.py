@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from . import catalogue, checkpoint, config, heads, sentence
 from . import device as devices
@@ -84,7 +85,7 @@ def load(
         raise ConfigError(f"pooling is for heads that read whole texts; {kind} reads every token")
     published = settings.raw.get("classifier_pooling", "cls")  # ModernBERT's own word for it
     pooling = known_pooling(pooling or (published if new else own_pooling or published))
-    with torch.device("meta"):
+    with torch.device("meta"), Unfilled():
         encoder = Encoder(settings, kernel)
     encoder.load_state_dict(loaded.encoder, assign=True)
     names = ()
@@ -111,6 +112,18 @@ def load(
     if embedder is not None:  # as published, whatever is learnt beside it
         embedder.requires_grad_(False)
     return model.to(place).eval()
+
+
+class Unfilled(TorchFunctionMode):
+    """Inside, new parameters are not drawn: the file's take their place.
+
+    Drawn on the device "meta", a normal distribution costs torch the import of its whole compiler, which takes
+    longer than reading the weights.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        return kwargs["tensor"] if func is torch.nn.init.normal_ else func(*args, **kwargs)
 
 
 def with_dropout(settings: EncoderConfig, dropout: float | None, attention: float | None) -> EncoderConfig:

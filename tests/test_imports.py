@@ -364,3 +364,12 @@ def test_every_public_name_is_there():
     assert all(getattr(minibert, name) is not None for name in minibert.__all__)
     with pytest.raises(AttributeError, match="no 'nonsense'"):
         _ = minibert.nonsense
+
+
+@pytest.mark.slow
+def test_loading_a_model_leaves_torchs_compiler_alone(tmp_path):
+    """Its import takes longer than the weights: drawing an embedding on "meta" would bring it in."""
+    write_model(tmp_path)
+    code = f"import sys, minibert; minibert.load({str(tmp_path)!r}).embed(['a cat'], pooling='mean'); print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
