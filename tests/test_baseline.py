@@ -48,6 +48,7 @@ def bills():
     return thirds(table["text"], table["major"], 1500, 200)
 
 
+@pytest.mark.slow
 def test_it_is_a_good_classifier_of_real_texts(bills):
     train, validation, test = bills
     with warnings.catch_warnings():
@@ -73,6 +74,7 @@ def test_the_same_seed_gives_the_same_answers(bills):
     assert (one.predict(test.texts) == other.predict(test.texts)).all()
 
 
+@pytest.mark.slow
 def test_it_is_a_good_regression_on_real_texts():
     table = real("rwwd", "data_phase_1/files_clean/meta/rwwd_full.csv")
     train, validation, test = thirds(table["text_long"], table["worry"].astype(float), 1400, 300)
@@ -229,6 +231,7 @@ def test_taggers_as_baselines(kind):
         baseline.check("majority", "tokens", train)
 
 
+@pytest.mark.slow
 def test_a_tagger_is_good_on_real_words():
     """Parts of speech from half of a small treebank: far above the commonest tag of each word."""
     if "MINIBERT_DATA" not in os.environ:

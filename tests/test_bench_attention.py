@@ -129,6 +129,7 @@ def test_what_fails_is_typed_and_says_why(registered):
     assert table.cells(rows["failing", "both"])["verdict"] == "error"
 
 
+@pytest.mark.slow
 def test_a_row_has_all_that_it_promises(registered, tmp_path):
     document = run(Settings(("sdpa", "native"), dropouts=(0.1,), memory=False, **SMALL))
     table.write(document, tmp_path)
@@ -151,6 +152,7 @@ def test_a_row_has_all_that_it_promises(registered, tmp_path):
     assert len(table.footnotes(document)) == 3 and len(table.lines(document)) == len(flat)
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_one_call_in_a_process_of_its_own(file):
     """What would end this process ends its own."""
     names = ("holding", "reference", "killed", "ending")
@@ -190,6 +192,7 @@ def test_words_that_mean_nothing_are_refused():
             Settings(**wrong).checked()
 
 
+@pytest.mark.slow
 def test_the_verb_prints_a_table_writes_files_and_compares(file, tmp_path):
     file.write_text(KERNELS[: KERNELS.index("class Wrong")], encoding="utf-8")  # "fast" alone
     words = ["bench", "attention", "--kernels", "sdpa", "--shapes", "2x8", "--lengths", "zipf:16", "--tokens", "64",
@@ -202,6 +205,7 @@ def test_the_verb_prints_a_table_writes_files_and_compares(file, tmp_path):
     assert done.exit_code == 0 and "time now / before" in done.stdout
 
 
+@pytest.mark.slow
 def test_what_was_measured_before_an_interruption_is_kept(file, tmp_path, monkeypatch):
     file.write_text(KERNELS[: KERNELS.index("class Wrong")], encoding="utf-8")
     asked = []

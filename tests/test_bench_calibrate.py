@@ -23,6 +23,7 @@ def test_a_planted_slowdown_is_as_large_as_it_says(monkeypatch):
     assert times[1] / times[0] == pytest.approx(1.5, abs=0.05)
 
 
+@pytest.mark.slow
 def test_it_counts_what_it_compares_and_says_what_holds(monkeypatch):
     monkeypatch.setattr(calibrate, "ROUNDS", 6)
     monkeypatch.setattr(calibrate, "TOKENS", 32)

@@ -240,6 +240,7 @@ def test_a_peer_is_tried_for_its_batches_and_compared_with_ours(serving, tmp_pat
 # --- the verb
 
 
+@pytest.mark.slow
 def test_the_verb_in_small(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(work, "PRODUCTS", {"cpu": ((64, 64, 64),)})
     monkeypatch.setattr(work, "SPELL", 0.01)

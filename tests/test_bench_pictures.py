@@ -145,6 +145,7 @@ def test_nothing_to_draw_is_none(results):
     assert drawn == ["roofline", "errors"], "of one length there is no curve"
 
 
+@pytest.mark.slow
 def test_the_page_has_every_picture_row_and_condition(results, tmp_path):
     path = page.write(copy.deepcopy(results), table.lines(results), tmp_path)
     text = path.read_text("utf-8")

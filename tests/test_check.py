@@ -275,6 +275,7 @@ def test_mojibake_is_told_from_letters():
         assert not MOJIBAKE.search(sound), sound
 
 
+@pytest.mark.slow
 @real
 def test_real_texts():
     happy = check_table(REAL / "claff_happydb/data/TRAIN/labeled_10k.csv", "moment", "agency")

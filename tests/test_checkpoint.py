@@ -386,6 +386,7 @@ def test_strange_names_are_printed_safely(tmp_path, name):
     assert len(message) < 10_000 and message.replace("\n", "").isprintable()
 
 
+@pytest.mark.slow
 def test_many_strange_names_take_no_longer(tmp_path):
     folder = write_checkpoint(tmp_path / "in")
     none = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}

@@ -263,12 +263,14 @@ def a_regression(model, n, *, m=2000, numeric=False):
     return draw
 
 
+@pytest.mark.slow
 def test_intervals_of_a_share_hold_what_they_promise_and_naive_ones_do_not():
     rates = covered(a_share(0.2, 0.7, 0.02, 200, m=1000))
     assert holds(rates) and holds(rates, "coded_only")
     assert rates["the class", "naive"] < 0.1
 
 
+@pytest.mark.slow
 def test_intervals_of_coefficients_hold_what_they_promise_and_naive_ones_do_not():
     rates = covered(a_regression("ols", 200, m=600, numeric=True))
     assert holds(rates) and holds(rates, "coded_only")

@@ -95,6 +95,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 def test_nothing_speaks_to_another_machine(spec_file):
     silent(COMMANDS, spec_file)
     assert (spec_file / "out" / "report.html").is_file() and (spec_file / "answers.csv").is_file()

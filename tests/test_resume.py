@@ -174,6 +174,7 @@ def test_folds_that_are_done_are_kept(weights, tmp_path, monkeypatch):
     same(out, tmp_path / "whole")
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_damaged_fold_is_done_again(weights, tmp_path, capsys):
     one, out = crossed(tmp_path, weights), tmp_path / "out"
@@ -304,6 +305,7 @@ def stopped_at(step, tmp_path, weights, monkeypatch, **changes):
     return one, out
 
 
+@pytest.mark.slow
 @POSIX
 def test_the_loss_scale_survives(weights, tmp_path, monkeypatch, capsys):
     """In float16, from a scale that first overflows and then grows again."""
@@ -364,7 +366,9 @@ def flipped(raw):
 
 
 @POSIX
-@pytest.mark.parametrize("what", DAMAGE)
+@pytest.mark.parametrize(
+    "what", [*list(DAMAGE)[:2], *(pytest.param(x, marks=pytest.mark.slow) for x in list(DAMAGE)[2:])]
+)
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     what, whole, weights, tmp_path, monkeypatch, capsys
 ):
@@ -437,6 +441,7 @@ def test_room_for_the_model_is_left(whole, weights, tmp_path, monkeypatch, capsy
     same(tmp_path / "out", whole)
 
 
+@pytest.mark.slow
 @POSIX
 def test_nothing_of_a_half_written_checkpoint_is_ever_seen(weights, tmp_path, monkeypatch):
     """Killed at each write in turn: what has a name is whole."""
@@ -512,7 +517,9 @@ def test_another_spec_is_refused_by_key(weights, tmp_path, monkeypatch):
 
 
 @POSIX
-@pytest.mark.parametrize("what", ["train", "test", "weights", "tokenizer"])
+@pytest.mark.parametrize(
+    "what", ["train", *(pytest.param(x, marks=pytest.mark.slow) for x in ("test", "weights", "tokenizer"))]
+)
 def test_other_data_and_other_weights_are_refused(what, weights, tmp_path, monkeypatch):
     mine = shutil.copytree(weights, tmp_path / "mine")
     one, out = stopped_at(5, tmp_path, mine, monkeypatch)

@@ -538,7 +538,8 @@ def start(tmp_path, weights, *extra):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no POSIX signals to send")
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_saves_what_was_reached(number, weights, tmp_path):
     process, out, watchdog = start(tmp_path, weights)
     process.send_signal(number)
@@ -632,6 +633,7 @@ def test_the_line_of_an_epoch_tells_the_loss_of_all_its_steps(finished):
         assert done["training_loss"] == pytest.approx(mean, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no POSIX signals to send")
 def test_a_killed_run_says_running_and_is_not_taken_for_done(weights, tmp_path):
     process, out, watchdog = start(tmp_path, weights)

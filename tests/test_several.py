@@ -191,7 +191,7 @@ def same(found, wanted, limit):
 
 
 @FORKS
-@BOTH
+@ONE_SLOW
 @pytest.mark.parametrize("budget", [4096, 40])
 def test_two_processes_learn_what_one_does(parallel, budget):
     """In float64, through several steps, of which every third has one text."""
@@ -202,7 +202,7 @@ def test_two_processes_learn_what_one_does(parallel, budget):
 
 
 @FORKS
-@BOTH
+@ONE_SLOW
 def test_the_first_gradient_is_within_1e6_of_the_largest(parallel):
     plan = Plan(TEXTS, 1, TEXTS, 1e-3, tokens_per_microbatch=64)
     same(in_two(parallel, plan), learned(toy(), plan), 1e-6)
@@ -281,7 +281,7 @@ def test_three_processes_and_fewer_texts(parallel):
 
 
 @FORKS
-@BOTH
+@ONE_SLOW
 def test_dropout_by_the_counter_drops_the_same(parallel):
     """Of attention, and of hidden states but for the head's, which torch's generator draws."""
 
@@ -327,7 +327,7 @@ def test_shards_hold_half_of_everything():
 
 
 @FORKS
-@BOTH
+@ONE_SLOW
 def test_every_text_is_answered_once(parallel):
     """Windows and tagged words too; before training as well, in inference mode; and it can learn afterwards."""
     windows = Encoded([[2, 3], [4], [5, 6, 7], [8, 9]], [[0, 0], [0], [0] * 3, [0, 0]], np.array([0, 1, 3, 4]),

@@ -65,6 +65,7 @@ def test_nothing_to_change_is_said():
     assert "as fast as any" in words and "now, proposed" in words
 
 
+@pytest.mark.slow
 def test_measuring_changes_no_weight(ready):
     task, splits, model, encoded = ready
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -199,6 +199,7 @@ def test_the_terminal_and_the_page_say_the_same(seeded):
     assert "script" not in page.tags and page.text.count("so far") == 0
 
 
+@pytest.mark.slow
 def test_all_seeds_are_tested_on_the_same_texts(weights, tmp_path):
     """Where the test part is drawn from a table it is the spec's own; what is learned from is drawn anew."""
     write(tmp_path / "all.csv", texts(120, 3))
@@ -438,7 +439,13 @@ def test_other_data_than_before_is_refused(weights, tmp_path, monkeypatch):
         several.sweep(planned(one, 2), tmp_path / "out", resume=True)
 
 
-@pytest.mark.parametrize("problem", [WeightsError("no luck"), RuntimeError("a bug"), MemoryError("no room")])
+@pytest.mark.parametrize(
+    "problem",
+    [
+        WeightsError("no luck"),
+        *(pytest.param(x, marks=pytest.mark.slow) for x in (RuntimeError("a bug"), MemoryError("no room"))),
+    ],
+)
 def test_a_run_that_fails_is_a_row_and_is_tried_again(problem, weights, tmp_path, monkeypatch):
     one, real = short(tmp_path, weights, epochs=1), several.run
 
@@ -565,6 +572,7 @@ def says(*words):
     return CliRunner().invoke(cli.app, [str(word) for word in words])
 
 
+@pytest.mark.slow
 def test_from_the_command_line(weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "task.toml").write_text(short(tmp_path, weights, epochs=1).to_toml(), encoding="utf-8")

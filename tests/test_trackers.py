@@ -90,7 +90,12 @@ def test_every_number_of_history_is_drawn(weights, tmp_path, package):
 
 @POSIX
 @pytest.mark.parametrize(
-    "where", [("minibert.fit.log_step", 15, False), ("minibert.fit.validate", 2, True)], ids=["step", "epoch"]
+    "where",
+    [
+        ("minibert.fit.log_step", 15, False),
+        pytest.param(("minibert.fit.validate", 2, True), marks=pytest.mark.slow),
+    ],
+    ids=["step", "epoch"],
 )
 def test_a_run_that_goes_on_draws_no_step_twice(where, weights, tmp_path, package):
     one, out = short(tmp_path, weights, **ON), tmp_path / "out"

@@ -253,6 +253,7 @@ def test_the_first_words_are_the_counters_own(key):
     assert [int(x) & counter.M32 for x in found] == list(words)
 
 
+@pytest.mark.slow
 def test_importing_the_kernels_imports_no_triton():
     code = "import sys, minibert.kernels; assert not {'triton', 'triton.language'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
