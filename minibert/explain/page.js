@@ -518,7 +518,7 @@ stage("nothing", () => {
   rove(grid, made, (l, c) => toggle(name(l, c)), (l, c) => put("off-hover", `Without ${nameOf(name(l, c))}: change ${fixed(shipped(change, name(l, c)))}.`))(0, 0);
   put("off", grid);
   put("off-hover", "Move over the cells, or choose one.");
-  put("off-shade", Object.entries(tops).map(([kind, top]) => el("div.shade", null, `${kind}: `, shades(...[0, 0.25, 1].map((t) => [share(t), fixed(t * top)])))), "change; the shade grows with its root");
+  put("off-shade", Object.entries(tops).map(([kind, top]) => el("div.shade", null, el("span", null, kind === "head" ? "heads" : "layers"), shades(...[0, 0.25, 1].map((t) => [share(t), fixed(t * top)])))), "change; the shade grows with its root");
 });
 
 let asked = 0, taken = {}; // the words that the model took last
