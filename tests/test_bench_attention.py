@@ -111,6 +111,7 @@ def test_what_is_wrong_however_fast_fails_and_gets_no_speedup(registered):
     assert max(found["dk"], found["dv"]) <= 1
 
 
+@pytest.mark.slow
 def test_a_wrong_baseline_gives_no_speedups(registered):
     rows = rows_of(run(Settings(("sdpa",), memory=False, **SMALL | {"baseline": "fast"})))
     assert all(row["speedup"] is None for row in rows.values())

@@ -211,7 +211,7 @@ def test_starting_costs_a_tenth_of_the_reference():
 UMLAUTS = [(f"schöne neue Welt {i} ☺", "größer" if i % 2 else "kleiner") for i in range(40)]
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("cp1252", marks=pytest.mark.slow)])
 def test_a_spec_is_utf8_and_a_look_is_readable_in_any_console(tmp_path, encoding):
     write(tmp_path / "data.csv", UMLAUTS, ("text", "Größe"))
     words = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}

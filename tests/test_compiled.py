@@ -78,6 +78,7 @@ def trained(encoder, batches, rate=0.1):
 QUICK = ("bert", "modernbert")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family", [f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in EVERY]
 )

@@ -405,9 +405,6 @@ def test_live_answers_what_the_model_says(served):
     with applied(model.encoder, Change(((0, 1), (2, 3)), (1,), True)), evaluating(model):
         by_hand = model(batch).softmax(-1)[0]
     assert told["values"] == pytest.approx(by_hand.tolist(), abs=1e-5)
-    assert {row[0]: row[2] for row in told["answer"]["rows"]} == pytest.approx(
-        dict(zip("abc", by_hand.tolist())), abs=1e-5
-    )
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,7 @@ def test_what_a_kernel_can_may_differ_by_device():
         )
 
 
+@pytest.mark.slow
 def test_importing_the_kernels_loads_no_compiler():
     script = "import sys, minibert.kernels; print({'torch._dynamo', 'torch.nn.attention.flex_attention'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

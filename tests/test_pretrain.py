@@ -27,7 +27,7 @@ def text(tmp_path):
     return path
 
 
-@pytest.fixture(params=["bert", "roberta"])
+@pytest.fixture(params=["bert", pytest.param("roberta", marks=pytest.mark.slow)])
 def source(request, tmp_path):
     return write_model(tmp_path / "in", request.param, mlm=False)
 

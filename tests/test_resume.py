@@ -161,6 +161,7 @@ def test_a_killed_run_goes_on_bit_for_bit(where, whole, weights, tmp_path):
     same(out, whole)
 
 
+@pytest.mark.slow
 @POSIX
 def test_folds_that_are_done_are_kept(weights, tmp_path, monkeypatch):
     one, out = crossed(tmp_path, weights), tmp_path / "out"
@@ -244,8 +245,14 @@ def test_real_weights_killed_stopped_and_resumed(minilm, tmp_path, monkeypatch):
 # --- stopped --------------------------------------------------------------------------------------
 
 
+LATER = [("log_step", 18), ("validate", 3)]
+
+
 @POSIX
-@pytest.mark.parametrize("where", [("log_step", 14), ("log_step", 18), ("validate", 3), ("predict_test", 1)])
+@pytest.mark.parametrize(
+    "where",
+    [("log_step", 14), ("predict_test", 1), *(pytest.param(x, marks=pytest.mark.slow) for x in LATER)],
+)
 def test_a_stopped_run_says_how_to_go_on_and_does(where, whole, weights, tmp_path, monkeypatch, capsys):
     """Also where checkpoints are switched off: a stop always saves one."""
     one, out = short(tmp_path, weights, checkpoint_steps=0), tmp_path / "out"
@@ -261,6 +268,7 @@ def test_a_stopped_run_says_how_to_go_on_and_does(where, whole, weights, tmp_pat
     same(out, whole)
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_second_stop_before_the_next_step_is_no_matter(whole, weights, tmp_path, monkeypatch):
     one, out = short(tmp_path, weights), tmp_path / "out"

@@ -216,6 +216,7 @@ def test_only_the_chosen_model_stays(finished):
     assert models[0].is_relative_to(finished / "out" / read(finished / "out")["chosen"]["folder"])
 
 
+@pytest.mark.slow
 def test_more_seeds_may_follow_and_the_page_says_that_the_labels_were_read_twice(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "copy")
     given = spec.load(tmp_path / "copy/out/spec.toml")

@@ -413,6 +413,7 @@ def test_a_killed_series_goes_on(where, at, steps, seeded, tmp_path):
     same_results(tmp_path / "out", whole)
 
 
+@pytest.mark.slow
 def test_a_plan_may_grow_but_not_shrink_or_change(weights, tmp_path, monkeypatch):
     one = short(tmp_path, weights, epochs=1)
     several.sweep(planned(one, 2, "batch_size=8,16"), tmp_path / "out")
@@ -489,6 +490,7 @@ def test_what_no_setting_can_do_is_refused_before_the_first_run(weights, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_something_is_left_alone(seeded, tmp_path, weights):
     one, out = short(tmp_path, weights, epochs=1), tmp_path / "out"
     out.mkdir()

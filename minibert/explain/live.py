@@ -22,8 +22,8 @@ from ..errors import ConfigError, DataError, EnvironmentProblem, MiniBertError
 from ..model import Model, evaluating
 from . import explain, lens
 from .changes import Change, applied, check
-from .outcome import Outcome, changed, plain
-from .story import answer, numbers, read
+from .outcome import Outcome, plain, values
+from .story import numbers, read
 
 HOST = "127.0.0.1"
 LARGEST = 100_000  # bytes of a question
@@ -40,20 +40,19 @@ class Asked:
             self.first: Outcome = plain(model, self.batch)
 
     def change(self, told: dict) -> dict:
-        """{heads, layers, positions, tokens} -> {values, change, tokens, fills, answer}; MiniBertError if it can't be."""
+        """{heads, layers, positions, tokens} -> {values, change, tokens, fills}; MiniBertError if it can't be."""
         asked = change_of(told)
         check(asked, self.model.encoder)
         batch = self.replaced(told.get("tokens", {}))
         with self.lock, evaluating(self.model), torch.inference_mode():
-            [values] = changed(self.model, batch, self.first, [asked])
             with applied(self.model.encoder, asked):
-                trace = self.model.trace(batch)
+                hidden = self.model.engine(batch)
+            [found] = values(self.model, batch, self.first, hidden)
             return {
-                "values": numbers(values),
-                "change": self.first.change(values),
+                "values": numbers(found),
+                "change": self.first.change(found),
                 "tokens": self.model.tokenizer.tokens(batch.token_ids.tolist()),
-                "fills": lens.fills(self.model, batch, trace.output),
-                "answer": answer(self.model, trace),
+                "fills": lens.fills(self.model, batch, hidden),
             }
 
     def replaced(self, words: dict[str, str]) -> PackedBatch:
