@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -49,6 +51,12 @@ def family(request, tokenizer):
     return model_of(tokenizer, "classification", request.param)
 
 
+def unpacked(array):
+    """An array of the story again, float32."""
+    shape, text = array
+    return np.frombuffer(base64.b64decode(text), "<f4").reshape(shape)
+
+
 @pytest.fixture(scope="module")
 def told(family):
     return story.tell(family, TEXT)
@@ -59,7 +67,7 @@ def told(family):
 
 def test_its_arrays_are_the_traces(family, told):
     seen = story.follow(family, TEXT)
-    arrays = {name: torch.from_numpy(story.unpacked(array).copy()) for name, array in told["arrays"].items()}
+    arrays = {name: torch.from_numpy(unpacked(array).copy()) for name, array in told["arrays"].items()}
     rotary = told["model"]["rotary"]
     same = [x for x in arrays if x in seen.trace and not (rotary and x.endswith(("query", "key")))]
     assert len(same) >= 8 * told["model"]["layers"]
@@ -80,11 +88,11 @@ def test_its_arrays_are_the_traces(family, told):
 
 def test_parts_add_up(told):
     for i in range(told["model"]["layers"]):
-        parts, out = (story.unpacked(told["arrays"][f"layers.{i}.{x}"]) for x in ("parts", "attn_out"))
+        parts, out = (unpacked(told["arrays"][f"layers.{i}.{x}"]) for x in ("parts", "attn_out"))
         assert parts.sum(1) == pytest.approx((out**2).sum(1) ** 0.5, rel=1e-4)
-        rolled = story.unpacked(told["arrays"][f"layers.{i}.rollout"])
+        rolled = unpacked(told["arrays"][f"layers.{i}.rollout"])
         assert rolled.sum(1) == pytest.approx([1.0] * len(rolled), rel=1e-5) and rolled.min() >= 0
-        ffn = story.unpacked(told["arrays"][f"layers.{i}.ffn_out"])
+        ffn = unpacked(told["arrays"][f"layers.{i}.ffn_out"])
         for row, unit in zip(ffn, told["units"][i]):
             assert unit["length"] == pytest.approx((row**2).sum() ** 0.5, rel=1e-5)
             assert sum(x[3] for x in unit["top"]) + unit["rest"] + unit["bias"] == pytest.approx(
@@ -187,6 +195,8 @@ def test_each_text_of_a_batch_may_lose_its_own_parts(name):
     changes = [Change(), Change(heads=((1, 2),)), Change(layers=(0, 2)), Change(((0, 1), (2, 3)), (1,))]
     with applied(encoder, *changes):
         together = encoder(pack([ids] * 4)).split(7)
+    with pytest.raises(ConfigError, match="all texts"), applied(encoder, Change(positions=True), Change()):
+        pass
     for change, found in zip(changes, together):
         with applied(encoder, change):
             assert torch.allclose(found, encoder(pack([ids])), atol=1e-5)

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from ..batch import PackedBatch, pack
-from ..model import Model
-from .outcome import TOKENS_AT_ONCE, masks_of, words_head
+from ..model import TOKENS_AT_ONCE, Model
+from .outcome import masks_of, words_head
 
 POINTS, MOST = 32, 1024  # of the sum: at first, and when it gives up
 TOLERANCE = 5e-4  # of the answer, in logits

@@ -47,6 +47,8 @@ def applied(encoder: Encoder, *changes: Change) -> Iterator[None]:
     """
     for change in changes:
         check(change, encoder)
+    if len({change.positions for change in changes}) > 1:
+        raise ConfigError("positions are taken from all texts of a batch, or from none")
     L, H = encoder.config.num_layers, encoder.config.num_heads
     kept, skipped = torch.ones(len(changes), L, H), torch.zeros(len(changes), L, dtype=torch.bool)
     for i, change in enumerate(changes):

@@ -21,12 +21,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..batch import PackedBatch, pack
-from ..model import Model
+from ..model import TOKENS_AT_ONCE, Model
 from ..pooling import POOLING
 from .changes import Change, applied
 
 FILLS = 5  # words for each mask
-TOKENS_AT_ONCE = 2048
 
 ABOUT = {
     "probabilities": "the probability of each class",
@@ -150,14 +149,10 @@ def changed(model: Model, batch: PackedBatch, first: Outcome, changes: Sequence[
 
     The text is read B times in one pack, and each copy loses its own parts: many times faster than one by one.
     """
-    ids, segments, few = (
-        batch.token_ids.tolist(),
-        batch.segments.tolist(),
-        TOKENS_AT_ONCE // len(batch.token_ids),
-    )
-    found = []
-    for start in range(0, len(changes), max(few, 1)):
-        some = changes[start : start + max(few, 1)]
+    ids, segments = batch.token_ids.tolist(), batch.segments.tolist()
+    found, few = [], max(TOKENS_AT_ONCE // len(ids), 1)
+    for start in range(0, len(changes), few):
+        some = changes[start : start + few]
         copies = pack([ids] * len(some), [segments] * len(some)).to(model.device)
         with applied(model.encoder, *some):
             hidden = model.engine(copies)

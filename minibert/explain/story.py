@@ -13,13 +13,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .. import __version__
+from ..ask import MASK
 from ..batch import PackedBatch, pack
 from ..errors import ConfigError, DataError
+from ..kernels.reference import between
 from ..model import Model, evaluating
 from ..pretrain import SUMMARY as PRETRAINED
 from ..trace import Trace
@@ -66,11 +67,13 @@ def read(
         raise ConfigError(f"max_tokens = {max_tokens} leaves no room for a word", "Take 3 or more.")
     if not isinstance(text, str) or not isinstance(pair, str | None):
         raise DataError("explain takes one text, and perhaps a second one, each a string")
-    masked = words_head(model) is not None and "[MASK]" in text + (pair or "")
+    masked = words_head(model) is not None and MASK in text + (pair or "")
     if masked and pair is not None:
-        raise DataError("[MASK] is read as a hidden word in a single text only", "Leave the second text out.")
+        raise DataError(
+            f"{MASK} is read as a hidden word in a single text only", "Leave the second text out."
+        )
     if masked:
-        ids = model.tokenizer.with_masks(text.replace("[MASK]", model.tokenizer.mask))
+        ids = model.tokenizer.with_masks(text.replace(MASK, model.tokenizer.mask))
         if len(ids) > min(max_tokens, model.config.max_tokens):
             raise DataError(f"the text has {len(ids)} tokens, more than {max_tokens}", "Shorten it.")
         return pack([ids]).to(model.device), 0
@@ -90,8 +93,7 @@ def tell(
     model: Model, text: str, pair: str | None = None, *, max_tokens: int = LONGEST, live: bool = False
 ) -> dict:
     """The story of one text."""
-    if model.tokenizer is None:
-        model.reads_text()  # raises
+    model.reads_text()  # raises where it can't
     with evaluating(model):
         seen = follow(model, text, pair, max_tokens)
         with torch.inference_mode():
@@ -207,7 +209,7 @@ def arrays(model: Model, seen: Reading, stages: Tensor) -> dict[str, Tensor]:
         out |= {at + name: trace[at + name] for name in OF_BLOCK if at + name in trace}
         out[at + "parts"] = measures.head_parts(block.attn, trace[at + "context"], trace[at + "attn_out"])
         if block.attn.distance:
-            out[at + "bias"] = by_distance(block.attn.bias(seen.batch.layout), len(seen.batch.token_ids))
+            out[at + "bias"] = between(len(q), None, block.attn.bias(seen.batch.layout), q)
         out |= norm_of(at + "attn_norm", block.attn_norm) | norm_of(at + "ffn_norm", block.ffn_norm)
     return out | {f"depth.{name}": told for name, told in measures.depth(stages).items()}
 
@@ -215,12 +217,6 @@ def arrays(model: Model, seen: Reading, stages: Tensor) -> dict[str, Tensor]:
 def turned(attn: nn.Module, x: Tensor, batch: PackedBatch) -> Tensor:
     """Queries or keys (N, H, K) as the scores use them: turned by position, where they are."""
     return rotate(x, batch.layout, attn.rotary) if attn.rotary else x
-
-
-def by_distance(bias: Tensor, length: int) -> Tensor:
-    """(H, 2T - 1) -> (H, N, N): what is added to each score."""
-    places = torch.arange(length)
-    return bias[:, places[None, :] - places[:, None] + bias.shape[1] // 2]
 
 
 def norm_of(name: str, norm: nn.Module) -> dict[str, Tensor]:
@@ -295,11 +291,6 @@ def packed(array: Tensor) -> list:
     """[shape, base64 of little-endian float32]."""
     values = array.detach().float().cpu().contiguous().numpy().astype("<f4")
     return [list(values.shape), base64.b64encode(values.tobytes()).decode("ascii")]
-
-
-def unpacked(told: list) -> np.ndarray:
-    """The array again, float32."""
-    return np.frombuffer(base64.b64decode(told[1]), "<f4").reshape(told[0])
 
 
 def numbers(array: Tensor) -> list[float]:
